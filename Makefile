@@ -1,0 +1,42 @@
+# make train   set up, then train on the embedded demo crystals
+# make test    set up, then run the tests
+# make PYTHON=python3.13 train   chooses the interpreter (3.11 or newer)
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKDIR ?= runs/demo
+# A file rather than the folder marks the environment as whole, so that an interrupted installation starts again.
+READY := $(VENV)/.installed
+
+.PHONY: train test test-slow lint lock clean
+
+train: $(READY)
+	$(BIN)/python -m experiments.train --config=configs/formation_energy.py --workdir=$(WORKDIR)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# One file of exact versions and hashes for every supported Python; needs uv.
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra plot --extra test --extra lint \
+	  --generate-hashes --no-annotate --no-emit-package cgcnn-jax --custom-compile-command "make lock" --quiet -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
+	  "cgcnn_jax needs Python 3.11 or newer, and $(PYTHON) is %d.%d; try: make PYTHON=python3.13 $(MAKECMDGOALS)" % v[:2])'
+	@echo "Setting up $(VENV): about two minutes and 1.3 GB, once."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $(READY)
