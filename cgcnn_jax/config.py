@@ -1,0 +1,281 @@
+"""The only reader of a ConfigDict: checks it, and builds what it describes."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from cgcnn_jax.data import elements, sources, splits
+from cgcnn_jax.data.crystal import Entry, Rejected
+from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.data.featurize import Featurizer
+from cgcnn_jax.data.neighbors import NearestK, NeighborRule, Radius, VoronoiBonds, WholeShells
+from cgcnn_jax.data.splits import Split
+from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis
+from cgcnn_jax.nn.conv import CONVOLUTIONS
+from cgcnn_jax.nn.model import CGCNN
+from cgcnn_jax.nn.pool import POOLS
+from cgcnn_jax.scaling import TargetScaler
+from cgcnn_jax.train.loop import TrainSettings
+from cgcnn_jax.train.optimizer import OPTIMIZERS, SCHEDULES, OptimizerSettings
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "data.source": ("demo", "jsonl", "directory", "files"),
+    "data.on_error": ("error", "skip"),
+    "split.kind": ("ratio", "size", "source", "files", "k_fold"),
+    "graph.neighbors": ("shells", "nearest", "radius", "voronoi"),
+    "atoms.properties": (2, 3, 9),  # type: ignore[dict-item]
+    "bonds.basis": ("gaussian", "bins"),
+    "model.task": ("regression", "classification"),
+    "model.conv": tuple(CONVOLUTIONS),
+    "model.pool": POOLS,
+    "optimizer.name": OPTIMIZERS,
+    "optimizer.schedule": SCHEDULES,
+}
+_POSITIVE = (
+    "graph.num_neighbors",
+    "graph.cutoff",
+    "bonds.cutoff",
+    "bonds.spacing",
+    "bonds.num_bins",
+    "model.features",
+    "model.crystal_features",
+    "optimizer.learning_rate",
+    "train.epochs",
+    "train.batch_size",
+)
+_NOT_NEGATIVE = (
+    "data.workers",
+    "graph.shell_tolerance",
+    "graph.quotient_tolerance",
+    "graph.bond_tolerance",
+    "model.num_convs",
+    "model.atom_layers",
+    "model.crystal_layers",
+    "optimizer.l2",
+    "optimizer.clip_norm",
+    "optimizer.warmup_epochs",
+    "train.patience",
+    "train.save_seconds",
+)
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks what can be checked before any data are read.
+
+    Raises:
+      ValueError: Naming the field, the rule, the value and the choices.
+    """
+    for name, choices in _CHOICES.items():
+        if _get(config, name) not in choices:
+            listed = ", ".join(map(str, choices))
+            raise ValueError(f"config.{name} must be one of {listed}; got {_get(config, name)!r}")
+    for name in _POSITIVE:
+        if not _get(config, name) > 0:
+            raise ValueError(f"config.{name} must be greater than 0; got {_get(config, name)}")
+    for name in _NOT_NEGATIVE:
+        if not _get(config, name) >= 0:
+            raise ValueError(f"config.{name} must not be negative; got {_get(config, name)}")
+    for name in ("model.dropout", "train.average_decay", "split.val_ratio"):
+        if not 0 <= _get(config, name) < 1:
+            raise ValueError(f"config.{name} must be at least 0 and below 1; got {_get(config, name)}")
+    if not config.data.target:
+        raise ValueError("config.data.target must name the property to learn, as in --config.data.target=band_gap")
+    if config.data.source != "demo" and not config.data.path:
+        raise ValueError(f"config.data.path must say where the {config.data.source} crystals lie")
+    if config.data.source == "demo" and config.data.wanted:
+        raise ValueError(
+            f"this experiment has no embedded data. It wants {config.data.wanted}. "
+            "Start it with --config.data.source=jsonl --config.data.path=PATH (or source=directory for id_prop.csv and "
+            "CIFs) and, if the property has another name there, --config.data.target=NAME"
+        )
+    if config.model.task == "classification" and len(target_names(config)) != 1:
+        raise ValueError(f"config.data.target must be one property in classification; got {config.data.target!r}")
+    if config.model.task == "classification" and config.model.num_classes < 2:
+        raise ValueError(f"config.model.num_classes must be at least 2; got {config.model.num_classes}")
+    if config.model.pool == "site" and config.model.crystal_layers:
+        raise ValueError(
+            "config.model.pool=site predicts a number per atom, so it has no layers after pooling; set "
+            "config.model.crystal_layers=0 (and atom_layers instead)"
+        )
+    if config.bonds.basis == "gaussian" and config.bonds.spacing >= config.bonds.cutoff:
+        raise ValueError(f"config.bonds.spacing must be below bonds.cutoff; got {config.bonds.spacing}")
+    if config.bonds.low >= config.bonds.high:
+        raise ValueError(f"config.bonds.low must be below bonds.high; got {config.bonds.low} and {config.bonds.high}")
+    if len(units(config)) != len(target_names(config)):
+        raise ValueError(
+            f"config.data.unit must name a unit for each target; got {config.data.unit!r} for {config.data.target!r}"
+        )
+
+
+def target_names(config: ConfigDict) -> tuple[str, ...]:
+    """Properties to learn, as the source names them."""
+    return _listed(config.data.target)
+
+
+def units(config: ConfigDict) -> tuple[str, ...]:
+    """Units of the targets; empty strings where none is given."""
+    return _listed(config.data.unit) or ("",) * len(target_names(config))
+
+
+def build_entries(config: ConfigDict) -> Iterator[Entry | Rejected]:
+    """The crystals of the configured source."""
+    path = Path(config.data.path).expanduser()
+    match config.data.source:
+        case "demo":
+            yield from sources.read_demo()
+        case "jsonl":
+            yield from sources.read_jsonl(path)
+        case "directory":
+            yield from sources.read_directory(path, _listed(config.data.columns) or target_names(config))
+        case "files":
+            yield from sources.read_files(_listed(config.data.path))
+
+
+def build_featurizer(config: ConfigDict) -> Featurizer:
+    """Graph settings."""
+    graph = config.graph
+    rules: dict[str, NeighborRule] = {
+        "shells": WholeShells(graph.num_neighbors, graph.cutoff, graph.shell_tolerance),
+        "nearest": NearestK(graph.num_neighbors, graph.cutoff),
+        "radius": Radius(graph.cutoff),
+        "voronoi": VoronoiBonds(graph.cutoff, graph.bond_tolerance),
+    }
+    return Featurizer(rules[graph.neighbors], graph.quotient, graph.quotient_tolerance)
+
+
+def build_atom_table(config: ConfigDict) -> np.ndarray:
+    """Element features, f32[n_species, n_column]."""
+    if config.atoms.table in elements.TABLES:
+        return elements.atom_features(config.atoms.table, properties=config.atoms.properties)
+    if config.atoms.table.endswith(".json"):
+        return elements.read_atom_init(Path(config.atoms.table).expanduser())
+    raise ValueError(
+        f"config.atoms.table must be one of {', '.join(elements.TABLES)} or the path of an atom_init.json; "
+        f"got {config.atoms.table!r}"
+    )
+
+
+def build_model(config: ConfigDict, table_shape: tuple[int, int], n_output: int) -> CGCNN:
+    """The network."""
+    bonds, model = config.bonds, config.model
+    basis = (
+        GaussianBasis(bonds.cutoff, bonds.spacing)
+        if bonds.basis == "gaussian"
+        else BinnedBasis(bonds.low, bonds.high, bonds.num_bins)
+    )
+    return CGCNN(
+        n_output=n_output,
+        table_shape=table_shape,
+        features=model.features,
+        conv=model.conv,
+        num_convs=model.num_convs,
+        basis=basis,
+        pool=model.pool,
+        activate_pooled=model.activate_pooled,
+        atom_layers=model.atom_layers,
+        crystal_layers=model.crystal_layers,
+        crystal_features=model.crystal_features,
+        dropout=model.dropout,
+        init_scale=model.init_scale,
+    )
+
+
+def build_split(config: ConfigDict, dataset: Dataset) -> Split:
+    """Indices of train, val and test. Raises ValueError if the split cannot be made or train or val is empty."""
+    chosen = config.split
+    groups = dataset.formulas() if chosen.by_composition else None
+    match chosen.kind:
+        case "ratio":
+            split = splits.by_ratio(dataset.ids, chosen.ratios, chosen.seed, groups)
+        case "size":
+            split = splits.by_size(dataset.ids, chosen.sizes, chosen.seed)
+        case "source":
+            split = splits.from_source(dataset.source_split)
+        case "files":
+            split = splits.from_files(dataset.ids, dict(zip(splits.NAMES, chosen.files, strict=True)))
+        case "k_fold":
+            split = splits.k_fold(
+                dataset.ids, chosen.num_folds, chosen.fold, chosen.val_ratio, chosen.seed, groups
+            )
+    for name in ("train", "val"):
+        if not len(split[name]):
+            raise ValueError(f"config.split gives {name} no crystal of {len(dataset)}; training needs train and val")
+    return split
+
+
+def build_scaler(config: ConfigDict, targets: np.ndarray) -> TargetScaler:
+    """Fitted on the targets of the training split, [n_train, n_target]."""
+    names, of = target_names(config), units(config)
+    if config.model.task == "classification":
+        return TargetScaler.for_classes(targets, names[0], config.model.num_classes)
+    if config.data.log10:
+        names, of = tuple(f"log10({name})" for name in names), tuple(f"log10({unit})" for unit in of)
+    return TargetScaler.fit(targets, names, of)
+
+
+def build_optimizer_settings(config: ConfigDict) -> OptimizerSettings:
+    """Updates."""
+    return OptimizerSettings(**{key: config.optimizer[key] for key in OptimizerSettings.__dataclass_fields__})
+
+
+def build_train_settings(config: ConfigDict) -> TrainSettings:
+    """Portions."""
+    return TrainSettings(**{key: config.train[key] for key in TrainSettings.__dataclass_fields__})
+
+
+def cache_folder(config: ConfigDict) -> Path | None:
+    """Folder of built graphs, None if none is kept."""
+    if config.data.cache == "auto":
+        import platformdirs
+
+        return Path(os.environ.get("CGCNN_JAX_CACHE", platformdirs.user_cache_path("cgcnn_jax"))) / "graphs"
+    return Path(config.data.cache).expanduser() if config.data.cache else None
+
+
+def to_dict(config: ConfigDict) -> dict[str, Any]:
+    """As plain JSON values."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, ConfigDict | Mapping):
+            return {key: plain(value[key]) for key in value}
+        return list(value) if isinstance(value, tuple) else value
+
+    return plain(config)
+
+
+def from_dict(values: Mapping[str, Any]) -> ConfigDict:
+    """From what `to_dict` gave."""
+
+    def typed(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return ConfigDict({key: typed(inner) for key, inner in value.items()})
+        return tuple(value) if isinstance(value, list) else value
+
+    config = typed(values)
+    assert isinstance(config, ConfigDict)
+    return config
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Fields in which two `to_dict` results differ, as 'train.epochs: 30 -> 50'."""
+    found = []
+    for key in sorted(one.keys() | other.keys()):
+        left, right = one.get(key), other.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            found += differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            found.append(f"{prefix}{key}: {left!r} -> {right!r}")
+    return found
+
+
+def _get(config: ConfigDict, name: str) -> Any:
+    group, field = name.split(".")
+    return config[group][field]
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

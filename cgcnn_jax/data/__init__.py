@@ -1,0 +1,1 @@
+"""Crystals to graphs: numpy and pymatgen on the host, no jax."""

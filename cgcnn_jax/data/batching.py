@@ -1,0 +1,137 @@
+"""Which crystals go into which batch, and the one shape that holds every batch.
+
+A plan is i32[n_batch, n_place]: crystal indices, -1 for an empty place. `graph.select` turns a row into a batch.
+"""
+
+import heapq
+
+import numpy as np
+
+from cgcnn_jax.graph import CrystalGraphs, PadBudget
+
+# Shapes are rounded up to multiples of this: aligned loops, and fewer shapes to compile.
+_ROUND_TO = 32
+# How many shuffles are tried to keep an epoch inside its budget, and how many are looked at to choose the budget.
+_TRIES = 100
+_TRIALS = 4
+
+
+def epoch_plan(graphs: CrystalGraphs, members: np.ndarray, budget: PadBudget, n_batch: int, seed: tuple) -> np.ndarray:
+    """Deals the shuffled crystals into n_batch batches of nearly equal size.
+
+    Every batch holds about len(members) / n_batch crystals, nodes and edges, so an epoch always has the same number of
+    steps, no step is short, and one shape with little padding holds all.
+
+    Args:
+      graphs: The set.
+      members: Crystals to deal, i64[n_member].
+      budget: Shape that each batch must fit.
+      n_batch: Batches in the epoch.
+      seed: Integers that name the shuffle, such as (seed, epoch); the same seed gives the same plan anywhere.
+
+    Raises:
+      ValueError: If no shuffle fits the budget.
+    """
+    for attempt in range(_TRIES):
+        batches = _deal(graphs, members, n_batch, np.random.default_rng([*seed, attempt]))
+        if all(_fits(graphs, batch, budget) for batch in batches):
+            return _as_plan(batches, budget.n_graph - 1)
+    raise ValueError(
+        f"{len(members)} crystals do not fit {n_batch} batches of {budget}; choose the budget with training_budget"
+    )
+
+
+def training_budget(graphs: CrystalGraphs, members: np.ndarray, n_batch: int, seed: int) -> PadBudget:
+    """A shape that the batches of every epoch fit, with about 1 % to spare."""
+    largest = np.zeros(3)
+    for trial in range(_TRIALS):
+        for batch in _deal(graphs, members, n_batch, np.random.default_rng([seed, trial])):
+            size = (graphs.n_node[batch].sum(), graphs.n_edge[batch].sum(), len(batch))
+            largest = np.maximum(largest, size)
+    return _rounded(*(1.01 * largest if n_batch > 1 else largest))
+
+
+def packed_plan(graphs: CrystalGraphs, members: np.ndarray, budget: PadBudget) -> np.ndarray:
+    """Packs crystals in their order into as few batches as fill the budget, for evaluation.
+
+    Raises:
+      ValueError: If one crystal alone exceeds the budget.
+    """
+    batches: list[list[int]] = []
+    node = edge = 0
+    for crystal in members:
+        n_node, n_edge = int(graphs.n_node[crystal]), int(graphs.n_edge[crystal])
+        if n_node + 1 > budget.n_node or n_edge > budget.n_edge:
+            raise ValueError(f"crystal {crystal} has {n_node} nodes and {n_edge} edges, more than {budget} holds")
+        is_full = (
+            not batches
+            or node + n_node + 1 > budget.n_node
+            or edge + n_edge > budget.n_edge
+            or len(batches[-1]) + 2 > budget.n_graph
+        )
+        if is_full:
+            batches.append([])
+            node = edge = 0
+        batches[-1].append(int(crystal))
+        node, edge = node + n_node, edge + n_edge
+    return _as_plan(batches, budget.n_graph - 1)
+
+
+def packing_budget(graphs: CrystalGraphs, batch_size: int) -> PadBudget:
+    """A shape for `packed_plan`: batch_size average crystals, and at least the largest one."""
+    n_graph = len(graphs.n_node)
+    size = min(batch_size, n_graph)
+    return _rounded(
+        max(graphs.n_node.sum() / n_graph * size, graphs.n_node.max()),
+        max(graphs.n_edge.sum() / n_graph * size, graphs.n_edge.max()),
+        min(2 * size, n_graph),
+    )
+
+
+def padding_share(graphs: CrystalGraphs, plan: np.ndarray, budget: PadBudget) -> tuple[float, float]:
+    """Shares of nodes and of edges that are padding in a plan."""
+    crystals = plan[plan >= 0]
+    return (
+        1 - float(graphs.n_node[crystals].sum()) / (len(plan) * budget.n_node),
+        1 - float(graphs.n_edge[crystals].sum()) / (len(plan) * budget.n_edge),
+    )
+
+
+def _deal(graphs: CrystalGraphs, members: np.ndarray, n_batch: int, rng: np.random.Generator) -> list[list[int]]:
+    """Every crystal, in random order but the large ones first, goes to the emptiest batch."""
+    share = graphs.n_edge[members] / graphs.n_edge[members].mean() + graphs.n_node[members] / (
+        graphs.n_node[members].mean()
+    )
+    order = rng.permutation(len(members))
+    is_large = share[order] > np.quantile(share, 0.8)
+    # Large ones last could find every batch nearly full and leave one far over the mean.
+    order = np.concatenate([order[is_large], order[~is_large]])
+    batches: list[list[int]] = [[] for _ in range(n_batch)]
+    loads = [(0.0, batch) for batch in range(n_batch)]
+    for place in order:
+        load, batch = loads[0]
+        batches[batch].append(int(members[place]))
+        heapq.heapreplace(loads, (load + share[place], batch))
+    return batches
+
+
+def _fits(graphs: CrystalGraphs, batch: list[int], budget: PadBudget) -> bool:
+    return (
+        graphs.n_node[batch].sum() + 1 <= budget.n_node
+        and graphs.n_edge[batch].sum() <= budget.n_edge
+        and len(batch) + 1 <= budget.n_graph
+    )
+
+
+def _as_plan(batches: list[list[int]], n_place: int) -> np.ndarray:
+    plan = np.full((len(batches), n_place), -1, np.int32)
+    for row, batch in zip(plan, batches, strict=True):
+        row[: len(batch)] = batch
+    return plan
+
+
+def _rounded(n_node: float, n_edge: float, n_graph: float) -> PadBudget:
+    def up(n: float) -> int:
+        return int(-(-n // _ROUND_TO) * _ROUND_TO)
+
+    return PadBudget(up(n_node + 1), up(n_edge), int(np.ceil(n_graph)) + 1)

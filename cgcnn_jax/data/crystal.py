@@ -1,0 +1,203 @@
+"""Crystal: what every source yields. CrystalFile: a crystal that is still a file. Rejected: one that cannot be used."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from math import gcd
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from cgcnn_jax.data import elements
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+# No bond is shorter: H2's is 0.74 Å. Closer atoms are a split site or a broken file.
+MIN_DISTANCE = 0.5
+
+
+class CrystalError(ValueError):
+    """A crystal that cannot be used; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A crystal left out, and why."""
+
+    id: str
+    reason: str
+
+
+class Entry(Protocol):
+    """What a source yields: something with an id and labels that can be read into a Crystal."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def targets(self) -> Mapping[str, float]: ...
+    @property
+    def split(self) -> str | None: ...
+
+    def digest(self) -> str:
+        """Changes when the structure does; names it in the graph store."""
+        ...
+
+    def read(self) -> "Crystal":
+        """The crystal. Raises CrystalError."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Crystal:
+    """An ordered crystal.
+
+    Attributes:
+      id: Name, unique within a data set.
+      lattice: Rows are the lattice vectors in Å, f64[3, 3].
+      species: Atomic numbers, i32[n_atom].
+      frac_coords: Fractional coordinates, f64[n_atom, 3].
+      targets: Property name -> value; NaN or absent where unknown.
+      split: "train", "val" or "test" where the source says so.
+    """
+
+    id: str
+    lattice: np.ndarray
+    species: np.ndarray
+    frac_coords: np.ndarray
+    targets: Mapping[str, float] = field(default_factory=dict)
+    split: str | None = None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        id: str,
+        lattice: Any,
+        species: Sequence[str | int],
+        frac_coords: Any,
+        targets: Mapping[str, float] | None = None,
+        split: str | None = None,
+    ) -> "Crystal":
+        """Checks and converts; species are symbols or atomic numbers. Raises CrystalError."""
+        try:
+            cell = np.array(lattice, dtype=np.float64).reshape(3, 3)
+            coords = np.array(frac_coords, dtype=np.float64).reshape(-1, 3)
+            numbers = np.array([elements.atomic_number(s) if isinstance(s, str) else s for s in species], np.int32)
+        except (TypeError, ValueError) as error:
+            raise CrystalError(f"{id}: {error}") from error
+        if len(numbers) != len(coords):
+            raise CrystalError(f"{id}: {len(numbers)} species for {len(coords)} coordinates")
+        if len(numbers) == 0:
+            raise CrystalError(f"{id}: no atoms")
+        if numbers.min() < 1 or numbers.max() > len(elements.SYMBOLS):
+            raise CrystalError(f"{id}: atomic numbers must be 1 to {len(elements.SYMBOLS)}, got {numbers.min()} to {numbers.max()}")
+        if not (np.isfinite(cell).all() and np.isfinite(coords).all()):
+            raise CrystalError(f"{id}: lattice or coordinates hold a value that is not finite")
+        volume = abs(np.linalg.det(cell))
+        if volume < 1e-3 * len(numbers):
+            raise CrystalError(f"{id}: cell of {volume:.3g} Å³ for {len(numbers)} atoms; the lattice is degenerate")
+        return cls(id, cell, numbers, coords, dict(targets or {}), split)
+
+    @classmethod
+    def from_structure(
+        cls,
+        id: str,
+        structure: "Structure",
+        targets: Mapping[str, float] | None = None,
+        split: str | None = None,
+    ) -> "Crystal":
+        """From a pymatgen Structure.
+
+        Raises:
+          CrystalError: If a site is partially occupied or shared, or holds an element without features.
+        """
+        species = []
+        for number, site in enumerate(structure):
+            occupancy = sum(site.species.values())
+            if len(site.species) != 1 or abs(occupancy - 1) > 1e-3:
+                raise CrystalError(
+                    f"{id}: site {number} ({site.species_string}) is partially occupied; only ordered crystals have a "
+                    "graph. Order it first (pymatgen OrderDisorderedStructureTransformation) or leave it out"
+                )
+            species.append(next(iter(site.species)).symbol)
+        return cls.from_arrays(id, structure.lattice.matrix, species, structure.frac_coords, targets, split)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], default_id: str) -> "Crystal":
+        """From a JSON record with lattice, species, frac_coords and optional id, properties, split."""
+        id = str(record.get("id", default_id))
+        missing = [key for key in ("lattice", "species", "frac_coords") if key not in record]
+        if missing:
+            raise CrystalError(f"{id}: the record has no {', '.join(missing)}; it has {', '.join(record)}")
+        targets = {key: as_number(value) for key, value in (record.get("properties") or {}).items()}
+        return cls.from_arrays(
+            id, record["lattice"], record["species"], record["frac_coords"], targets, record.get("split")
+        )
+
+    def read(self) -> "Crystal":
+        return self
+
+    def digest(self) -> str:
+        content = hashlib.sha256(self.lattice.tobytes())
+        content.update(self.species.tobytes())
+        content.update(self.frac_coords.tobytes())
+        return content.hexdigest()
+
+    def to_structure(self) -> "Structure":
+        from pymatgen.core import Structure
+
+        return Structure(self.lattice, [int(z) for z in self.species], self.frac_coords)
+
+    @property
+    def formula(self) -> str:
+        """Reduced formula, elements by increasing electronegativity."""
+        return reduced_formula(self.species, np.ones(len(self.species)))
+
+
+@dataclass(frozen=True)
+class CrystalFile:
+    """A structure file (CIF, POSCAR, or any other that pymatgen reads), parsed when its graph is built."""
+
+    id: str
+    path: Path
+    targets: Mapping[str, float] = field(default_factory=dict)
+    split: str | None = None
+
+    def read(self) -> Crystal:
+        from cgcnn_jax.data.sources.files import read_structure
+
+        return Crystal.from_structure(self.id, read_structure(self.path), self.targets, self.split)
+
+    def digest(self) -> str:
+        # The name decides how pymatgen reads the file.
+        return hashlib.sha256(self.path.name.encode() + b"\0" + self.path.read_bytes()).hexdigest()
+
+
+def as_number(value: Any) -> float:
+    """A float; NaN for what is not a number (None, text), so that it counts as unknown."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def parse_json(text: str, where: str) -> Any:
+    """JSON with the place of the error in the message."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CrystalError(f"{where}: not JSON ({error})") from error
+
+
+def reduced_formula(species: np.ndarray, counts: np.ndarray) -> str:
+    """Formula with the smallest whole numbers, elements by increasing electronegativity (H2O, NaCl)."""
+    numbers, index = np.unique(species, return_inverse=True)
+    totals = np.bincount(index, weights=counts).round().astype(int)
+    divisor = reduce(gcd, totals.tolist())
+    order = sorted(range(len(numbers)), key=lambda i: elements.electronegativity_key(int(numbers[i])))
+    return "".join(
+        elements.symbol(int(numbers[i])) + (str(totals[i] // divisor) if totals[i] != divisor else "") for i in order
+    )

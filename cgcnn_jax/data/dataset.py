@@ -1,0 +1,157 @@
+"""Dataset: graphs with labels. The checks that every crystal passes on its way in."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from cgcnn_jax.data import store
+from cgcnn_jax.data.crystal import Entry, Rejected, reduced_formula
+from cgcnn_jax.data.featurize import Featurizer
+from cgcnn_jax.data.store import GraphStore
+from cgcnn_jax.graph import CrystalGraphs
+
+OnError = Literal["error", "skip"]
+
+
+class DataError(ValueError):
+    """Crystals that cannot be used, when data.on_error=error; the message counts and shows the first of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Crystals ready for training or prediction.
+
+    Attributes:
+      store: Graphs and ids.
+      targets: Labels in their units, f64[n_graph, n_target]; NaN where unknown.
+      source_split: The source's own split label of each crystal.
+      rejected: Everything left out on the way, and why.
+    """
+
+    store: GraphStore
+    targets: np.ndarray
+    source_split: tuple[str | None, ...]
+    rejected: tuple[Rejected, ...]
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return self.store.ids
+
+    @property
+    def graphs(self) -> CrystalGraphs:
+        return self.store.graphs
+
+    def formulas(self) -> list[str]:
+        """Reduced formula of each crystal, from its graph."""
+        node = np.concatenate([[0], np.cumsum(self.graphs.n_node)])
+        species, weight = self.graphs.species, self.graphs.node_weight
+        return [
+            reduced_formula(species[start:end], weight[start:end])
+            for start, end in zip(node[:-1], node[1:], strict=True)
+        ]
+
+
+def load(
+    entries: Iterable[Entry | Rejected],
+    featurizer: Featurizer,
+    targets: Sequence[str],
+    *,
+    log10: bool = False,
+    on_error: OnError = "error",
+    cache: Path | None = None,
+    executor: Callable[[int], Executor | None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Checks the entries, builds their graphs and takes their labels.
+
+    Args:
+      entries: What a source yields.
+      featurizer: Graph settings.
+      targets: Property names to take; empty for prediction. A crystal needs at least one of them.
+      log10: Take the base-10 logarithm of every label.
+      on_error: "error" stops at the end of a stage if anything was rejected; "skip" leaves it out and records it.
+      cache: Folder of graph stores; None keeps nothing.
+      executor: Given the number of crystals, the executor that builds their graphs, or None for this process.
+      on_progress: Called with the number of graphs done since the last call, and of all.
+
+    Raises:
+      DataError: If crystals were rejected and on_error is "error", or no crystal is left.
+    """
+    kept: dict[str, Entry] = {}
+    rejected: list[Rejected] = []
+    available: Counter[str] = Counter()
+    for entry in entries:
+        if isinstance(entry, Rejected):
+            rejected.append(entry)
+            continue
+        available.update(entry.targets.keys())
+        problem = _problem(entry, kept, targets, log10)
+        if problem:
+            rejected.append(Rejected(entry.id, f"{entry.id}: {problem}"))
+        else:
+            kept[entry.id] = entry
+    n_seen = len(kept) + len(rejected)
+    unknown = [name for name in targets if name not in available]
+    if unknown and n_seen:
+        raise DataError(
+            f"no crystal has the target {unknown[0]!r}; the data have {', '.join(sorted(available)) or 'no labels'} "
+            "(data.targets)"
+        )
+    settle(rejected, n_seen, on_error)
+
+    built = store.build(
+        list(kept.values()),
+        featurizer,
+        cache=cache,
+        executor=executor(len(kept)) if executor else None,
+        on_progress=(lambda done: on_progress(done, len(kept))) if on_progress else None,
+    )
+    rejected += built.rejected
+    settle(rejected, n_seen, on_error)
+    if not len(built):
+        raise DataError(f"no crystal is left of {n_seen}")
+    usable = [kept[id] for id in built.ids]
+    labels = np.array([[entry.targets.get(name, np.nan) for name in targets] for entry in usable], dtype=np.float64)
+    labels = labels.reshape(len(usable), len(targets))
+    return Dataset(
+        built,
+        np.log10(labels) if log10 else labels,
+        tuple(entry.split for entry in usable),
+        tuple(rejected),
+    )
+
+
+def settle(rejected: Sequence[Rejected], n_seen: int, on_error: OnError) -> None:
+    """Raises DataError with the count and the first few, unless rejected crystals are to be skipped."""
+    if rejected and on_error == "error":
+        shown = "\n".join(f"  {one.reason}" for one in rejected[:5])
+        more = f"\n  and {len(rejected) - 5} more" if len(rejected) > 5 else ""
+        raise DataError(
+            f"{len(rejected)} of {n_seen} crystals cannot be used:\n{shown}{more}\n"
+            "Mend them, or leave them out with --config.data.on_error=skip (each is then listed in rejected.csv)"
+        )
+
+
+def _problem(entry: Entry, kept: dict[str, Entry], targets: Sequence[str], log10: bool) -> str | None:
+    """Why an entry cannot be used, as far as its id and labels tell."""
+    if entry.id in kept:
+        return "the id stands twice; ids must be unique"
+    if not targets:
+        return None
+    values = [entry.targets.get(name, np.nan) for name in targets]
+    known = [value for value in values if not np.isnan(value)]
+    if not known:
+        return f"no value for {', '.join(targets)}"
+    if not np.isfinite(known).all():
+        return f"{', '.join(targets)} holds an infinite value"
+    if log10 and min(known) <= 0:
+        return f"{', '.join(targets)} is {min(known):g}, which has no logarithm (data.log10)"
+    return None

@@ -1,0 +1,53 @@
+"""Crystal -> CrystalGraphs of one crystal."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from cgcnn_jax.data import quotient
+from cgcnn_jax.data.crystal import Crystal
+from cgcnn_jax.data.neighbors import NeighborRule, WholeShells
+from cgcnn_jax.graph import CrystalGraphs
+
+
+class Featurized(NamedTuple):
+    """One crystal's graph, and the node that stands for each of its atoms (i32[n_atom])."""
+
+    graphs: CrystalGraphs
+    atom_node: np.ndarray
+
+
+@dataclass(frozen=True)
+class Featurizer:
+    """How a crystal becomes a graph; part of every checkpoint.
+
+    Attributes:
+      neighbors: Who is bonded to whom.
+      use_quotient: One node for all equivalent atoms; False keeps every atom. Predictions are the same.
+      tolerance: Distances within this width (Å) count as equal in the quotient.
+    """
+
+    neighbors: NeighborRule = WholeShells()
+    use_quotient: bool = True
+    tolerance: float = 1e-3
+
+    def __call__(self, crystal: Crystal) -> Featurized:
+        """Raises CrystalError for overlapping atoms and for atoms without neighbours."""
+        edges = self.neighbors.find(crystal)
+        if self.use_quotient:
+            nodes = quotient.reduce(crystal.species, edges, tolerance=self.tolerance)
+        else:
+            nodes = quotient.full(crystal.species, edges)
+        graphs = CrystalGraphs(
+            species=nodes.species.astype(np.int32),
+            node_weight=nodes.node_weight.astype(np.float32),
+            distances=nodes.edges.distances.astype(np.float32),
+            edge_weight=nodes.edge_weight.astype(np.float32),
+            senders=nodes.edges.senders.astype(np.int32),
+            receivers=nodes.edges.receivers.astype(np.int32),
+            n_node=np.array([len(nodes.species)], np.int32),
+            n_edge=np.array([len(nodes.edges.distances)], np.int32),
+            graph_mask=np.ones(1, bool),
+        )
+        return Featurized(graphs, nodes.atom_node.astype(np.int32))

@@ -1,0 +1,108 @@
+"""The quotient of a crystal graph: one node for all atoms that no message-passing network can tell apart.
+
+Two atoms of one species whose neighbours come in the same classes at the same distances compute the same features in
+every layer. Colour refinement finds these classes: start from species, split every class by the multiset of
+(distance, class of the neighbour), until nothing splits. One node stands for a class (node_weight atoms), one edge for
+all bonds of a receiver with equal distance and equal neighbour class (edge_weight bonds). Weighted sums over the
+quotient equal sums over the full graph.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cgcnn_jax.data.neighbors import Edges
+
+
+class Quotient(NamedTuple):
+    """A reduced graph.
+
+    Attributes:
+      species: i32[n_node].
+      node_weight: Atoms per node, i64[n_node].
+      edges: Between nodes, sorted by receiver; distances are the mean of those merged.
+      edge_weight: Bonds per edge, i64[n_edge].
+      atom_node: The node that stands for each atom, i64[n_atom].
+    """
+
+    species: np.ndarray
+    node_weight: np.ndarray
+    edges: Edges
+    edge_weight: np.ndarray
+    atom_node: np.ndarray
+
+
+def full(species: np.ndarray, edges: Edges) -> Quotient:
+    """The graph as it is, every weight 1."""
+    n_atom = len(species)
+    return Quotient(
+        species, np.ones(n_atom, np.int64), edges, np.ones(len(edges.distances), np.int64), np.arange(n_atom)
+    )
+
+
+def reduce(species: np.ndarray, edges: Edges, *, tolerance: float) -> Quotient:
+    """The quotient graph.
+
+    Args:
+      species: Atomic numbers, [n_atom].
+      edges: The full graph, sorted by receiver; every atom receives at least one edge.
+      tolerance: Distances within this width (Å) count as equal; 0 merges only equal bits. What it costs in accuracy is
+        measured in docs/graphs.md.
+
+    Returns:
+      The reduced graph. Nodes are ordered by the first atom of their class.
+    """
+    n_atom = len(species)
+    shell = _shells(edges.distances, tolerance)
+    starts = np.searchsorted(edges.receivers, np.arange(n_atom))
+    color = np.unique(species, return_inverse=True)[1]
+    n_color = color.max() + 1
+    while True:
+        key = shell * n_color + color[edges.senders]
+        # Sorting the keys of each receiver makes the row of a multiset; equal rows are equal environments.
+        rows = key[np.lexsort((key, edges.receivers))]
+        classes: dict[tuple[int, bytes], int] = {}
+        refined = np.array(
+            [
+                classes.setdefault((int(c), row.tobytes()), len(classes))
+                for c, row in zip(color, np.split(rows, starts[1:]), strict=True)
+            ]
+        )
+        if len(classes) == n_color:
+            break
+        color, n_color = refined, len(classes)
+
+    node_weight = np.bincount(refined)
+    first = np.unique(refined, return_index=True)[1]
+    n_shell = shell.max() + 1
+    merged = (refined[edges.receivers] * n_shell + shell) * n_color + refined[edges.senders]
+    key, index, count = np.unique(merged, return_inverse=True, return_counts=True)
+    receivers, senders = key // (n_shell * n_color), key % n_color
+    return Quotient(
+        species=species[first],
+        node_weight=node_weight,
+        edges=Edges(receivers, senders, np.bincount(index, weights=edges.distances) / count),
+        edge_weight=count // node_weight[receivers],
+        atom_node=refined,
+    )
+
+
+def _shells(distances: np.ndarray, tolerance: float) -> np.ndarray:
+    """Numbers the distances so that those of one number lie within the tolerance of their smallest.
+
+    Depends on the set of distances alone, so that supercells and reordered cells get the same shells.
+    """
+    values, index = np.unique(distances, return_inverse=True)
+    label = np.zeros(len(values), dtype=np.int64)
+    number = 0
+    gaps = np.flatnonzero(np.diff(values) > tolerance) + 1
+    # Between wide gaps the values may still form a chain longer than the tolerance; such chains are cut greedily.
+    for group in np.split(np.arange(len(values)), gaps):
+        low, high = group[0], group[-1]
+        while values[high] - values[low] > tolerance:
+            end = low + np.searchsorted(values[low : high + 1], values[low] + tolerance, side="right")
+            label[low:end] = number
+            number, low = number + 1, end
+        label[low : high + 1] = number
+        number += 1
+    return label[index]

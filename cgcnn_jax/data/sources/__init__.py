@@ -1,0 +1,7 @@
+"""Where crystals come from. Every source is a function that yields `Crystal`, `CrystalFile` or `Rejected`."""
+
+from cgcnn_jax.data.sources.demo import read_demo as read_demo
+from cgcnn_jax.data.sources.directory import read_directory as read_directory
+from cgcnn_jax.data.sources.files import read_files as read_files
+from cgcnn_jax.data.sources.jsonl import read_jsonl as read_jsonl
+from cgcnn_jax.data.sources.structures import read_structures as read_structures

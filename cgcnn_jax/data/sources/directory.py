@@ -1,0 +1,71 @@
+"""The layout of the published code: a folder with id_prop.csv and a file ID.cif for every row."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cgcnn_jax.data.crystal import CrystalFile, Rejected, as_number
+from cgcnn_jax.data.sources.files import read_files
+
+TABLE = "id_prop.csv"
+
+
+def read_directory(path: str | Path, targets: Sequence[str] = ()) -> Iterator[CrystalFile | Rejected]:
+    """The CIFs of a folder with their labels.
+
+    id_prop.csv holds an id and any number of values a row. A first row whose values are not numbers names the columns;
+    otherwise they are named by `targets`, in order. Without a table, or without values, the crystals have no labels,
+    which is enough to predict.
+
+    Args:
+      path: The folder.
+      targets: Names of the value columns of a table without a header.
+
+    Yields:
+      A CrystalFile for each row, and a Rejected for a row without a file and a file without a row.
+
+    Raises:
+      FileNotFoundError: If the folder does not exist.
+      ValueError: If rows differ in length, or the number of columns is not that of `targets`.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder; data.path must hold {TABLE} and a file ID.cif for every row")
+    table = path / TABLE
+    if not table.exists():
+        yield from read_files([path])
+        return
+    with table.open(newline="", encoding="utf-8-sig") as lines:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines) if any(cell.strip() for cell in row)]
+    names = _column_names(table, rows, targets)
+    unused = {file.stem: file for file in path.glob("*.cif")}
+    for row in rows:
+        file = path / f"{row[0]}.cif"
+        # A row that names a path could reach outside the folder.
+        if file.parent != path or not file.exists():
+            yield Rejected(row[0], f"{row[0]}: stands in {TABLE} but there is no {row[0]}.cif in {path}")
+            continue
+        unused.pop(row[0], None)
+        values = {name: as_number(cell) for name, cell in zip(names, row[1:], strict=True)}
+        yield CrystalFile(row[0], file, values)
+    for id, file in sorted(unused.items()):
+        yield Rejected(id, f"{id}: {file.name} has no row in {table}")
+
+
+def _column_names(table: Path, rows: list[list[str]], targets: Sequence[str]) -> list[str]:
+    """Names of the value columns; takes a header off `rows`."""
+    if not rows:
+        raise ValueError(f"{table}: no rows")
+    widths = {len(row) for row in rows}
+    if len(widths) > 1:
+        odd = next(row for row in rows if len(row) != len(rows[0]))
+        raise ValueError(f"{table}: rows must have equally many cells; {rows[0]} has {len(rows[0])}, {odd} has {len(odd)}")
+    width = widths.pop() - 1
+    if width and all(cell and as_number(cell) != as_number(cell) and cell.lower() != "nan" for cell in rows[0][1:]):
+        return rows.pop(0)[1:]
+    if width and len(targets) != width:
+        raise ValueError(
+            f"{table}: {width} value columns without a header, but data.targets names {len(targets)}: "
+            f"{list(targets)}; name every column in data.targets, or give the table a first row of names"
+        )
+    return list(targets) if width else []

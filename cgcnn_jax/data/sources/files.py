@@ -1,0 +1,58 @@
+"""Structure files: CIF, POSCAR and whatever else pymatgen reads."""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cgcnn_jax.data.crystal import CrystalError, CrystalFile, Rejected
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+_SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".xsf", ".cssr")
+_NAMES = ("POSCAR", "CONTCAR")
+
+
+def read_files(paths: Iterable[str | Path]) -> Iterator[CrystalFile | Rejected]:
+    """Structure files, and all those in the folders among `paths` (subfolders too), in the order of their names.
+
+    The id is the file's name without its ending, led by its subfolders.
+    """
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if _is_structure(p))
+            if not found:
+                yield Rejected(str(path), f"{path}: a folder without structure files ({', '.join(_SUFFIXES)}, POSCAR)")
+            for file in found:
+                yield CrystalFile(_id_of(file.relative_to(path)), file)
+        elif path.exists():
+            yield CrystalFile(_id_of(Path(path.name)), path)
+        else:
+            yield Rejected(str(path), f"{path}: no such file")
+
+
+def read_structure(path: Path) -> "Structure":
+    """Parses one file with pymatgen.
+
+    Raises:
+      CrystalError: If pymatgen cannot read it, with pymatgen's reason.
+    """
+    from pymatgen.core import Structure
+
+    try:
+        with warnings.catch_warnings():
+            # What pymatgen mends or doubts in a CIF it says in warnings, thousands of lines for a large set.
+            warnings.simplefilter("ignore")
+            return Structure.from_file(path)
+    except Exception as error:  # pymatgen raises whatever its parsers run into
+        reason = str(error).strip().splitlines()
+        raise CrystalError(f"{path.name}: cannot be read ({reason[0] if reason else type(error).__name__})") from error
+
+
+def _is_structure(path: Path) -> bool:
+    return path.is_file() and (path.suffix.lower() in _SUFFIXES or path.name.split(".")[0] in _NAMES)
+
+
+def _id_of(path: Path) -> str:
+    return str(path.with_suffix("")) if path.suffix.lower() in _SUFFIXES else str(path)

@@ -1,0 +1,105 @@
+"""Which crystals train, choose the model (val) and judge it (test)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+NAMES = ("train", "val", "test")
+Split = dict[str, np.ndarray]  # name -> indices, ascending; no crystal stands in two
+
+
+def by_ratio(ids: Sequence[str], ratios: Sequence[float], seed: int, groups: Sequence[str] | None = None) -> Split:
+    """A shuffle cut by shares, such as (0.6, 0.2, 0.2).
+
+    Args:
+      ids: Crystal ids; the split depends on them and the seed, not on their order.
+      ratios: Shares of train, val and test; they add up to at most 1.
+      seed: Names the shuffle.
+      groups: A group per crystal (its composition, say) that is not divided; shares are then approximate.
+
+    Raises:
+      ValueError: If the shares are negative or add up to more than 1, or a split with a share gets no crystal.
+    """
+    if len(ratios) != 3 or min(ratios) < 0 or sum(ratios) > 1 + 1e-9:
+        raise ValueError(f"split.ratios must be three shares adding up to at most 1, got {tuple(ratios)}")
+    part = _cut(groups or ids, np.array(ratios) * len(ids), seed)
+    split = {name: np.flatnonzero(part == number) for number, name in enumerate(NAMES)}
+    for name, ratio in zip(NAMES, ratios, strict=True):
+        if ratio > 0 and len(split[name]) == 0:
+            raise ValueError(f"{len(ids)} crystals are too few for split.ratios {tuple(ratios)}: {name} would be empty")
+    return split
+
+
+def by_size(ids: Sequence[str], sizes: Sequence[int], seed: int) -> Split:
+    """A shuffle cut by numbers of crystals (train, val, test). Raises ValueError if there are too few."""
+    if len(sizes) != 3 or min(sizes) < 0 or sum(sizes) > len(ids):
+        raise ValueError(f"split.sizes must be three numbers adding up to at most {len(ids)}, got {tuple(sizes)}")
+    part = _cut(ids, np.array(sizes), seed)
+    return {name: np.flatnonzero(part == number) for number, name in enumerate(NAMES)}
+
+
+def k_fold(
+    ids: Sequence[str], num_folds: int, fold: int, val_ratio: float, seed: int, groups: Sequence[str] | None = None
+) -> Split:
+    """Fold `fold` of `num_folds` is the test split; val is a share of the rest.
+
+    Raises:
+      ValueError: If the fold does not exist.
+    """
+    if not 0 <= fold < num_folds:
+        raise ValueError(f"split.fold must be 0 to {num_folds - 1}, got {fold}")
+    part = _cut(groups or ids, np.full(num_folds, len(ids) / num_folds), seed)
+    rest = np.flatnonzero(part != fold)
+    rest_groups = [groups[i] for i in rest] if groups else None
+    inner = by_ratio([ids[i] for i in rest], (1 - val_ratio, val_ratio, 0.0), seed + 1, rest_groups)
+    return {"train": rest[inner["train"]], "val": rest[inner["val"]], "test": np.flatnonzero(part == fold)}
+
+
+def from_source(labels: Sequence[str | None]) -> Split:
+    """The split recorded in the source. Raises ValueError if a label is unknown or train or val is absent."""
+    known = {label for label in labels if label is not None}
+    if not {"train", "val"} <= known <= set(NAMES):
+        raise ValueError(f"split.kind=source needs crystals marked train, val and test; the source has {sorted(known)}")
+    return {name: np.flatnonzero([label == name for label in labels]) for name in NAMES}
+
+
+def from_files(ids: Sequence[str], files: Mapping[str, str]) -> Split:
+    """Id files, one id a line, for each of train, val and test.
+
+    Raises:
+      ValueError: If an id is not in the data or stands in two files.
+    """
+    place = {id: index for index, id in enumerate(ids)}
+    owner: dict[str, str] = {}
+    split: Split = {}
+    for name in NAMES:
+        path = files.get(name)
+        listed = Path(path).read_text().split() if path else []
+        unknown = [id for id in listed if id not in place]
+        if unknown:
+            raise ValueError(
+                f"{path}: {len(unknown)} of {len(listed)} ids are not in the data: {', '.join(unknown[:5])}"
+            )
+        for id in listed:
+            if id in owner:
+                raise ValueError(f"{path}: {id} stands twice, first in {owner[id]}")
+            owner[id] = str(path)
+        split[name] = np.sort(np.array([place[id] for id in listed], dtype=int))
+    return split
+
+
+def _cut(keys: Sequence[str], sizes: np.ndarray, seed: int) -> np.ndarray:
+    """Shuffles the distinct keys and cuts them into parts of given numbers of crystals; the part of each crystal.
+
+    Crystals of one key stay together; what is left over gets part len(sizes).
+    """
+    # Sorted by name first, so that the order of the files does not matter.
+    names, key_of = np.unique(np.array(keys, dtype=str), return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    counts = np.bincount(key_of)[order]
+    # A key belongs to the part in which its middle falls.
+    middle = np.cumsum(counts) - counts / 2
+    part_of_key = np.empty(len(names), dtype=int)
+    part_of_key[order] = np.searchsorted(np.cumsum(sizes), middle)
+    return part_of_key[key_of]

@@ -1,0 +1,217 @@
+"""Graphs on disk: built once per content and settings, in parallel, and memory-mapped ever after.
+
+A store is a folder named by a digest of every crystal's content and of the featurizer:
+  KEY/           one .npy file per array of CrystalGraphs, atom_node.npy, n_atom.npy, index.json; whole or absent
+  KEY.parts/     finished chunks of a store being built; a stopped build goes on from them
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cgcnn_jax.data.crystal import CrystalError, Entry, Rejected
+from cgcnn_jax.data.featurize import Featurizer
+from cgcnn_jax.graph import CrystalGraphs, concatenate
+
+# Raise when the arrays change their meaning: old stores are then built anew, never misread.
+FORMAT = 1
+_CHUNK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class GraphStore:
+    """Graphs of many crystals, host arrays (memory-mapped when they come from disk).
+
+    Attributes:
+      ids: Crystal ids, in order.
+      graphs: All graphs, unpadded.
+      atom_node: For every atom of every crystal, its node within its own crystal, i32[n_atom in all].
+      n_atom: Atoms of each crystal, i32[n_graph].
+      rejected: Crystals that have no graph, and why.
+    """
+
+    ids: tuple[str, ...]
+    graphs: CrystalGraphs
+    atom_node: np.ndarray
+    n_atom: np.ndarray
+    rejected: tuple[Rejected, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def build(
+    entries: Sequence[Entry],
+    featurizer: Featurizer,
+    *,
+    cache: Path | None = None,
+    executor: Executor | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> GraphStore:
+    """Builds the graphs of all entries, or takes them from the cache.
+
+    Args:
+      entries: Crystals or files.
+      featurizer: The settings.
+      cache: Folder of stores; None keeps nothing.
+      executor: Any concurrent.futures executor; None builds in this process.
+      on_progress: Called with the number of crystals done since the last call.
+
+    Returns:
+      The store, entries that failed in `rejected`.
+    """
+    report = on_progress or (lambda done: None)
+    if cache is None:
+        parts = list(_chunks(entries, featurizer, range(_n_chunk(entries)), executor))
+        report(len(entries))
+        return _join([part for _, part in sorted(parts, key=lambda numbered: numbered[0])])
+
+    folder = cache / _key(entries, featurizer)
+    if not (folder / "index.json").exists():
+        parts_folder = folder.with_suffix(".parts")
+        parts_folder.mkdir(parents=True, exist_ok=True)
+        missing = [number for number in range(_n_chunk(entries)) if not _part_path(parts_folder, number).exists()]
+        report(len(entries) - sum(len(_chunk(entries, number)) for number in missing))
+        for number, part in _chunks(entries, featurizer, missing, executor):
+            _write_part(_part_path(parts_folder, number), part)
+            report(len(_chunk(entries, number)))
+        _write(folder, _join([_read_part(_part_path(parts_folder, n)) for n in range(_n_chunk(entries))]))
+        shutil.rmtree(parts_folder, ignore_errors=True)
+    else:
+        report(len(entries))
+    return _read(folder)
+
+
+def _build_chunk(entries: Sequence[Entry], featurizer: Featurizer) -> GraphStore:
+    """Builds some graphs; runs in a worker process."""
+    ids, done, rejected = [], [], []
+    for entry in entries:
+        try:
+            done.append(featurizer(entry.read()))
+            ids.append(entry.id)
+        except CrystalError as error:
+            rejected.append(Rejected(entry.id, str(error)))
+    return GraphStore(
+        tuple(ids),
+        concatenate([one.graphs for one in done]) if done else _EMPTY,
+        np.concatenate([one.atom_node for one in done]) if done else np.zeros(0, np.int32),
+        np.array([len(one.atom_node) for one in done], np.int32),
+        tuple(rejected),
+    )
+
+
+_EMPTY = CrystalGraphs(
+    *(np.zeros(0, dtype) for dtype in (np.int32, *[np.float32] * 3, *[np.int32] * 4, bool)),
+)
+
+
+def _chunks(
+    entries: Sequence[Entry], featurizer: Featurizer, numbers: Sequence[int], executor: Executor | None
+) -> Iterator[tuple[int, GraphStore]]:
+    """Builds the numbered chunks and yields each as it is finished."""
+    if executor is None:
+        for number in numbers:
+            yield number, _build_chunk(_chunk(entries, number), featurizer)
+        return
+    pending: dict[Future[GraphStore], int] = {}
+    for number in numbers:
+        pending[executor.submit(_build_chunk, _chunk(entries, number), featurizer)] = number
+        # A few in hand keep every worker busy without pickling the whole set at once.
+        if len(pending) >= 2 * (os.cpu_count() or 1):
+            yield from _finished(pending)
+    while pending:
+        yield from _finished(pending)
+
+
+def _finished(pending: dict[Future[GraphStore], int]) -> Iterator[tuple[int, GraphStore]]:
+    for future in wait(pending, return_when=FIRST_COMPLETED).done:
+        yield pending.pop(future), future.result()
+
+
+def _n_chunk(entries: Sequence[Entry]) -> int:
+    return -(-len(entries) // _CHUNK)
+
+
+def _chunk(entries: Sequence[Entry], number: int) -> Sequence[Entry]:
+    return entries[number * _CHUNK : (number + 1) * _CHUNK]
+
+
+def _key(entries: Sequence[Entry], featurizer: Featurizer) -> str:
+    content = hashlib.sha256(f"{FORMAT} {featurizer}".encode())
+    for entry in entries:
+        content.update(f"\n{entry.id}\0{entry.digest()}".encode())
+    return content.hexdigest()[:32]
+
+
+def _join(parts: list[GraphStore]) -> GraphStore:
+    return GraphStore(
+        tuple(id for part in parts for id in part.ids),
+        concatenate([part.graphs for part in parts] or [_EMPTY]),
+        np.concatenate([part.atom_node for part in parts] or [np.zeros(0, np.int32)]),
+        np.concatenate([part.n_atom for part in parts] or [np.zeros(0, np.int32)]),
+        tuple(one for part in parts for one in part.rejected),
+    )
+
+
+def _arrays(store: GraphStore) -> dict[str, np.ndarray]:
+    return {**store.graphs._asdict(), "atom_node": store.atom_node, "n_atom": store.n_atom}
+
+
+def _index(store: GraphStore) -> str:
+    return json.dumps({"ids": store.ids, "rejected": [[one.id, one.reason] for one in store.rejected]})
+
+
+def _from_arrays(arrays: dict[str, np.ndarray], index: str) -> GraphStore:
+    named = json.loads(index)
+    return GraphStore(
+        tuple(named["ids"]),
+        CrystalGraphs(*(arrays[name] for name in CrystalGraphs._fields)),
+        arrays["atom_node"],
+        arrays["n_atom"],
+        tuple(Rejected(*one) for one in named["rejected"]),
+    )
+
+
+def _part_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.npz"
+
+
+def _write_part(path: Path, part: GraphStore) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    with os.fdopen(handle, "wb") as file:
+        np.savez(file, index=np.array(_index(part)), **_arrays(part))  # type: ignore[arg-type]
+    os.replace(temporary, path)
+
+
+def _read_part(path: Path) -> GraphStore:
+    with np.load(path) as arrays:
+        return _from_arrays(dict(arrays), str(arrays["index"]))
+
+
+def _write(folder: Path, store: GraphStore) -> None:
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name, suffix=".tmp"))
+    for name, array in _arrays(store).items():
+        np.save(temporary / f"{name}.npy", array)
+    (temporary / "index.json").write_text(_index(store))
+    try:
+        temporary.rename(folder)
+    except OSError:  # another process was first; its store is the same
+        shutil.rmtree(temporary)
+
+
+def _read(folder: Path) -> GraphStore:
+    names = [*CrystalGraphs._fields, "atom_node", "n_atom"]
+    arrays = {}
+    for name in names:
+        # An empty file cannot be mapped.
+        path = folder / f"{name}.npy"
+        arrays[name] = np.load(path, mmap_mode="r") if path.stat().st_size > 128 else np.load(path)
+    return _from_arrays(arrays, (folder / "index.json").read_text())

@@ -1,0 +1,1 @@
+"""Crystal graphs to numbers: jax and flax.linen, no pymatgen."""

@@ -1,0 +1,82 @@
+"""Graph convolutions: (node features, edge features, graph) -> node features."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from cgcnn_jax.graph import CrystalGraphs
+from cgcnn_jax.nn.dense import Dense, EdgeDense
+from cgcnn_jax.nn.norm import BatchNorm
+from cgcnn_jax.nn.ops import softplus, sum_by_receiver
+
+
+class Convolution(nn.Module):
+    """What every convolution takes.
+
+    Attributes:
+      init_scale: See nn.dense.Dense.
+      axis_name: See nn.norm.BatchNorm.
+    """
+
+    init_scale: float | None = None
+    axis_name: str | None = None
+
+    def __call__(self, v: Array, u: Array, graphs: CrystalGraphs, *, training: bool) -> Array:
+        """Node features v [n_node, d_node] and edge features u [n_edge, d_edge] -> new v [n_node, d_node]."""
+        raise TypeError(f"{type(self).__name__} has no __call__")
+
+
+class SumConv(Convolution):
+    """Eq. 4 of Xie & Grossman (2018): v_i <- g[(sum_jk v_j + u_ij,k) W_c + v_i W_s + b], + a concatenation, g softplus.
+
+    The sum comes before the weights, so all neighbours share them whatever their distance.
+    """
+
+    @nn.compact
+    def __call__(self, v: Array, u: Array, graphs: CrystalGraphs, *, training: bool) -> Array:
+        n_node, width = v.shape
+        weight = graphs.edge_weight[:, None]
+        senders = sum_by_receiver(weight * v[graphs.senders], graphs.receivers, n_node)
+        bonds = sum_by_receiver(weight * u, graphs.receivers, n_node)
+        neighbors = Dense(width, self.init_scale, name="neighbors")
+        own = Dense(width, self.init_scale, name="self")
+        return softplus(neighbors(jnp.concatenate([senders, bonds], axis=-1)) + own(v))
+
+
+class GatedConv(Convolution):
+    """Eq. 5 of Xie & Grossman (2018): v_i + sum_jk sigmoid(z W_f + b_f) * g(z W_s + b_s), z = v_i + v_j + u_ij,k.
+
+    + in z is a concatenation, g the softplus. The sigmoid is a learned weight for every bond.
+    """
+
+    @nn.compact
+    def __call__(self, v: Array, u: Array, graphs: CrystalGraphs, *, training: bool) -> Array:
+        gate = EdgeDense(v.shape[-1], self.init_scale, name="gate")(v, u, graphs)
+        core = EdgeDense(v.shape[-1], self.init_scale, name="core")(v, u, graphs)
+        messages = graphs.edge_weight[:, None] * nn.sigmoid(gate) * softplus(core)
+        return v + sum_by_receiver(messages, graphs.receivers, v.shape[0])
+
+
+class NormGatedConv(Convolution):
+    """Eq. 5 as released: g(v_i + BN(sum_jk sigmoid(BN(z W_f + b_f)) * g(BN(z W_s + b_s)))).
+
+    The released code adds both batch normalisations and the outer softplus to the printed equation.
+    """
+
+    @nn.compact
+    def __call__(self, v: Array, u: Array, graphs: CrystalGraphs, *, training: bool) -> Array:
+        def norm(name: str) -> BatchNorm:
+            return BatchNorm(axis_name=self.axis_name, name=name)
+
+        # An edge of the quotient stands for edge_weight bonds at each of its receiver's node_weight atoms.
+        bonds = graphs.edge_weight * graphs.node_weight[graphs.receivers]
+        gate = EdgeDense(v.shape[-1], self.init_scale, name="gate")(v, u, graphs)
+        core = EdgeDense(v.shape[-1], self.init_scale, name="core")(v, u, graphs)
+        gate = norm("gate_norm")(gate, bonds, training=training)
+        core = norm("core_norm")(core, bonds, training=training)
+        messages = graphs.edge_weight[:, None] * nn.sigmoid(gate) * softplus(core)
+        total = sum_by_receiver(messages, graphs.receivers, v.shape[0])
+        return softplus(v + norm("sum_norm")(total, graphs.node_weight, training=training))
+
+
+CONVOLUTIONS: dict[str, type[Convolution]] = {"sum": SumConv, "gated": GatedConv, "gated_norm": NormGatedConv}

@@ -1,0 +1,92 @@
+"""Targets as the network sees them: scaled by the training split, and back."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Task = Literal["regression", "classification"]
+
+
+@dataclass(frozen=True)
+class TargetScaler:
+    """scaled = (value - mean) / std, per target, from the known labels of the training split alone.
+
+    In classification nothing is scaled: targets are class numbers.
+
+    Attributes:
+      task: regression or classification.
+      names: Property names, one per target.
+      units: Their units.
+      mean: Per target, in its unit.
+      std: Per target, in its unit; 1 where all labels are equal.
+      num_classes: Classes of a classification, 0 in regression.
+    """
+
+    task: Task
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_classes: int = 0
+
+    @classmethod
+    def fit(cls, targets: np.ndarray, names: tuple[str, ...], units: tuple[str, ...]) -> "TargetScaler":
+        """From training labels f64[n_graph, n_target], NaN where unknown.
+
+        Raises:
+          ValueError: If a target has no label in the training split.
+        """
+        unlabelled = np.flatnonzero(np.isnan(targets).all(axis=0))
+        if len(unlabelled):
+            raise ValueError(f"target {names[unlabelled[0]]!r} has no label in the training split")
+        std = np.nanstd(targets, axis=0)
+        return cls(
+            "regression",
+            names,
+            units,
+            tuple(np.nanmean(targets, axis=0).tolist()),
+            tuple(np.where(std > 0, std, 1.0).tolist()),
+        )
+
+    @classmethod
+    def for_classes(cls, targets: np.ndarray, name: str, num_classes: int) -> "TargetScaler":
+        """For class labels f64[n_graph, 1], NaN where unknown.
+
+        Raises:
+          ValueError: If a label is not one of 0 .. num_classes - 1.
+        """
+        labels = targets[~np.isnan(targets)]
+        wrong = labels[~np.isin(labels, np.arange(num_classes))]
+        if len(wrong):
+            raise ValueError(
+                f"target {name!r} holds the label {wrong[0]:g}; {num_classes} classes are numbered "
+                f"0 to {num_classes - 1} (model.num_classes)"
+            )
+        return cls("classification", (name,), ("class",), (0.0,), (1.0,), num_classes)
+
+    @property
+    def n_output(self) -> int:
+        """Outputs of the network: targets, or classes."""
+        return self.num_classes if self.task == "classification" else len(self.names)
+
+    def scale(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scaled targets f32[n_graph, n_target], 0 where unknown, and bool[n_graph, n_target], True where known."""
+        known = ~np.isnan(targets)
+        return np.where(known, (targets - self.mean) / self.std, 0.0).astype(np.float32), known
+
+    def unscale(self, outputs: np.ndarray) -> np.ndarray:
+        """Network outputs [n_graph, n_output] -> values in units, or class probabilities (softmax)."""
+        outputs = np.asarray(outputs, np.float64)
+        if self.task == "classification":
+            exponent = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+            return exponent / exponent.sum(axis=-1, keepdims=True)
+        return outputs * self.std + self.mean
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TargetScaler":
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

@@ -1,0 +1,1 @@
+"""Fitting a model: losses, metrics, optimizer, steps and the loop."""

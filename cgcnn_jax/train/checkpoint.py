@@ -1,0 +1,71 @@
+"""Checkpoints by orbax: the state, and a JSON that says all that restoring it needs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from cgcnn_jax.train.state import TrainState
+
+KEEP = 2  # the latest, and one to fall back on
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Saving is asynchronous and whole: a killed save leaves no step behind.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        # orbax takes absolute paths only.
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=ocp.checkpoint_managers.LatestN(KEEP), enable_background_delete=False
+            ),
+            item_names=("state", "about"),
+        )
+
+    def save(self, state: TrainState, about: Mapping[str, Any]) -> None:
+        """Saves under the state's step; does nothing if that step is there."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        # Copied to the host first: training goes on and gives the device buffers to the next state.
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(jax.device_get(state)), about=ocp.args.JsonSave(dict(about))
+            ),
+        )
+
+    def restore(self, like: TrainState) -> TrainState | None:
+        """The latest state, shaped like `like`; None if there is none."""
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
+        return restored["state"]
+
+    def about(self) -> dict[str, Any] | None:
+        """What the latest checkpoint says of itself; None if there is none."""
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+
+    def close(self) -> None:
+        """Waits for the last save."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+

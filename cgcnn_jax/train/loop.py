@@ -1,0 +1,263 @@
+"""fit: epochs of training with validation, checkpoints and early stopping, from wherever the last run stopped."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cgcnn_jax.data import batching
+from cgcnn_jax.graph import CrystalGraphs
+from cgcnn_jax.nn.model import CGCNN, Variables
+from cgcnn_jax.scaling import TargetScaler
+from cgcnn_jax.train import metrics
+from cgcnn_jax.train.checkpoint import Checkpoints
+from cgcnn_jax.train.optimizer import OptimizerSettings, build_optimizer, learning_rate_schedule
+from cgcnn_jax.train.state import Sums, TrainState, Weights, init_state
+from cgcnn_jax.train.step import compile_steps, to_device
+
+Record = dict[str, Any]
+
+
+class Diverged(RuntimeError):
+    """Loss or gradient became NaN or infinite; the message names the step."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long and in what portions to train.
+
+    Attributes:
+      epochs: Passes over the training split.
+      batch_size: Crystals a step, on average over an epoch.
+      seed: Of initial weights, shuffles and dropout.
+      patience: Epochs without a better validation error after which training stops; 0 never stops early.
+      average_decay: Of the exponential average of the weights that then predicts; 0 leaves averaging off.
+      save_seconds: Time between checkpoints.
+    """
+
+    epochs: int
+    batch_size: int
+    seed: int = 0
+    patience: int = 0
+    average_decay: float = 0.0
+    save_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished or stopped training.
+
+    Attributes:
+      state: The last state; `state.best` predicts.
+      values: What the best weights predict for every crystal, in units [n_graph, n_target], or class probabilities
+        [n_graph, num_classes].
+      is_finished: False if it was stopped from outside.
+      seconds: Time spent compiling, training, validating and saving, this time.
+      crystals_per_second: In training, compilation left out; NaN if nothing was trained.
+      padding: Shares of nodes and edges of the last epoch that were padding.
+    """
+
+    state: TrainState
+    values: np.ndarray
+    is_finished: bool
+    seconds: dict[str, float]
+    crystals_per_second: float
+    padding: tuple[float, float]
+
+
+def fit(
+    model: CGCNN,
+    variables: Variables,
+    graphs: CrystalGraphs,
+    targets: np.ndarray,
+    split: Mapping[str, np.ndarray],
+    scaler: TargetScaler,
+    settings: TrainSettings,
+    optimizer_settings: OptimizerSettings,
+    *,
+    checkpoints: Checkpoints | None = None,
+    about: Mapping[str, Any] | None = None,
+    on_step: Callable[[int, int, int], None] | None = None,
+    on_epoch: Callable[[Record], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Fit:
+    """Trains, and keeps the weights with the lowest validation error.
+
+    The same arguments give the same parameters bit for bit on the CPU, however often training was stopped and resumed.
+
+    Args:
+      model: The network.
+      variables: Its initial variables; ignored when a checkpoint is there.
+      graphs: All crystals, unpadded.
+      targets: Labels in their units, [n_graph, n_target], NaN where unknown.
+      split: Indices of train and val.
+      scaler: Fitted on the training split.
+      settings: Portions.
+      optimizer_settings: Updates.
+      checkpoints: Where to save and resume; None keeps nothing.
+      about: JSON saved with every checkpoint.
+      on_step: Called with epoch, steps done and steps in the epoch.
+      on_epoch: Called with the record of each epoch.
+      should_stop: Asked between stretches of about a second; True saves and returns.
+
+    Raises:
+      Diverged: If loss or gradient is not finite; the last checkpoint before that is kept.
+    """
+    train, val = split["train"], split["val"]
+    steps_per_epoch = max(1, round(len(train) / settings.batch_size))
+    schedule = learning_rate_schedule(optimizer_settings, settings.epochs, steps_per_epoch)
+    optimizer = build_optimizer(optimizer_settings, schedule)
+    train_budget = batching.training_budget(graphs, train, steps_per_epoch, settings.seed)
+    eval_budget = batching.packing_budget(graphs, settings.batch_size)
+    compiled = compile_steps(model, optimizer, scaler.task, train_budget, eval_budget, settings.average_decay)
+    data = to_device(graphs, targets, scaler)
+    all_plan = batching.packed_plan(graphs, np.arange(len(graphs.n_node)), eval_budget)
+    val_plan = batching.packed_plan(graphs, val, eval_budget)
+
+    state = init_state(variables, optimizer, targets.shape[1], averages=settings.average_decay > 0)
+    if checkpoints is not None:
+        state = checkpoints.restore(state) or state
+    clock = _Clock()
+    last_save = time.monotonic()
+    stretch = 1
+    n_timed = 0
+    padding = (math.nan, math.nan)
+
+    def save() -> None:
+        nonlocal last_save
+        if checkpoints is not None:
+            with clock("saving"):
+                checkpoints.save(state, about or {})
+        last_save = time.monotonic()
+
+    def predict(weights: Weights, plan: np.ndarray) -> np.ndarray:
+        # One shape for the plans of any split, so that prediction compiles once.
+        rows = np.full_like(all_plan, -1)
+        rows[: len(plan)] = plan
+        with clock("validating"):
+            return scaler.unscale(np.asarray(compiled.predict(weights, data, rows, len(plan))))
+
+    def stopped(is_finished: bool) -> Fit:
+        save()
+        timed = clock.seconds["training"]
+        values = predict(state.best, all_plan)
+        return Fit(state, values, is_finished, clock.seconds, n_timed / timed if timed else math.nan, padding)
+
+    for epoch in range(int(state.step) // steps_per_epoch, settings.epochs):
+        if _is_patience_over(state, epoch, settings.patience):
+            return stopped(True)
+        began = time.monotonic()
+        plan = batching.epoch_plan(graphs, train, train_budget, steps_per_epoch, (settings.seed, epoch))
+        padding = batching.padding_share(graphs, plan, train_budget)
+        device_plan = jnp.asarray(plan)
+        done = int(state.step) % steps_per_epoch
+        while done < steps_per_epoch:
+            stop = min(done + stretch, steps_per_epoch)
+            is_compiling = compiled.train._cache_size() == 0  # type: ignore[attr-defined]
+            with clock("compiling" if is_compiling else "training") as lap:
+                state = compiled.train(state, data, device_plan, done, stop, settings.seed)
+                bad_step = int(state.sums.bad_step)
+            if bad_step >= 0:
+                raise Diverged(
+                    f"loss or gradient is not finite at step {bad_step} (epoch {epoch}); lower "
+                    "optimizer.learning_rate, or set optimizer.clip_norm. The last good state is kept"
+                )
+            if not is_compiling:
+                n_timed += int((plan[done:stop] >= 0).sum())
+                # About a second at a time: long enough to cost nothing, short enough to stop and report.
+                stretch = max(1, round((stop - done) / max(lap(), 1e-6)))
+            done = stop
+            if on_step:
+                on_step(epoch, done, steps_per_epoch)
+            if done < steps_per_epoch and should_stop():
+                return stopped(False)
+            if done < steps_per_epoch and time.monotonic() - last_save > settings.save_seconds:
+                save()
+        values = predict(state.predicting, val_plan)[val]
+        record: Record = {
+            "epoch": epoch,
+            "step": int(state.step),
+            "learning_rate": float(schedule(int(state.step) - 1)),
+            **_train_record(state.sums, scaler),
+            **_val_record(targets[val], values, scaler),
+        }
+        error = record["val_error"]
+        record["is_best"] = bool(error < float(state.best_error))
+        if record["is_best"]:
+            state = state.replace(
+                best=jax.tree.map(jnp.array, state.predicting),
+                best_error=jnp.float32(error),
+                best_epoch=jnp.int32(epoch),
+            )
+        state = state.replace(sums=Sums.zero(targets.shape[1]))
+        record["seconds"] = time.monotonic() - began
+        if on_epoch:
+            on_epoch(record)
+        if should_stop():
+            return stopped(epoch == settings.epochs - 1)
+        if time.monotonic() - last_save > settings.save_seconds:
+            save()
+    return stopped(True)
+
+
+def _is_patience_over(state: TrainState, epoch: int, patience: int) -> bool:
+    return bool(patience) and int(state.best_epoch) >= 0 and epoch - int(state.best_epoch) > patience
+
+
+def _train_record(sums: Sums, scaler: TargetScaler) -> Record:
+    """Means over the epoch, of the weights as they moved."""
+    count = np.maximum(np.asarray(sums.count, np.float64), 1)
+    mean_error = np.asarray(sums.error, np.float64) / count
+    record: Record = {"train_loss": float(sums.loss) / float(count.sum())}
+    if scaler.task == "classification":
+        return record | {"train_accuracy": 1 - float(mean_error[0])}
+    return record | _per_target("train_mae", mean_error * scaler.std, scaler)
+
+
+def _val_record(targets: np.ndarray, values: np.ndarray, scaler: TargetScaler) -> Record:
+    """Errors of the validation split; val_error chooses the best weights."""
+    if scaler.task == "classification":
+        measured = metrics.classification_metrics(targets[:, 0], values)
+        # With one class only there is no curve to take the area of.
+        score = measured["accuracy"] if math.isnan(measured["roc_auc"]) else measured["roc_auc"]
+        return {
+            "val_error": 1 - score,
+            "val_accuracy": measured["accuracy"],
+            "val_roc_auc": measured["roc_auc"],
+        }
+    error = np.nanmean(np.abs(values - targets), axis=0)
+    return {"val_error": float(np.nanmean(error / scaler.std)), **_per_target("val_mae", error, scaler)}
+
+
+def _per_target(key: str, values: np.ndarray, scaler: TargetScaler) -> Record:
+    if len(values) == 1:
+        return {key: float(values[0])}
+    return {f"{key}/{name}": float(value) for name, value in zip(scaler.names, values, strict=True)}
+
+
+class _Clock:
+    """Adds up the time spent on each phase."""
+
+    def __init__(self) -> None:
+        self.seconds = {"compiling": 0.0, "training": 0.0, "validating": 0.0, "saving": 0.0}
+
+    def __call__(self, phase: str) -> "_Lap":
+        return _Lap(self, phase)
+
+
+class _Lap:
+    def __init__(self, clock: _Clock, phase: str) -> None:
+        self._clock, self._phase = clock, phase
+
+    def __enter__(self) -> Callable[[], float]:
+        self._began = time.monotonic()
+        return lambda: self._took
+
+    def __exit__(self, *error: object) -> None:
+        self._took = time.monotonic() - self._began
+        self._clock.seconds[self._phase] += self._took

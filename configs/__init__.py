@@ -1,0 +1,1 @@
+"""Experiment configurations: base.py holds every field, each other file changes a few."""

@@ -1,0 +1,108 @@
+"""Every field of an experiment, once, with its unit and where the default comes from.
+
+A property file calls `get_config` and changes a few fields; the command line changes any:
+  python -m experiments.train --config=configs/formation_energy.py:paper --config.train.epochs=50
+
+The part after the colon chooses a preset:
+  reference  the published code and the settings that its published weights were trained with (default)
+  paper      Table II one-hot atoms, ten distance bins, Eq. 5 as printed, no batch normalisation
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+PRESETS = ("reference", "paper")
+
+
+def get_config(preset: str | None = None) -> ConfigDict:
+    """The default configuration of a preset. Raises ValueError for an unknown one."""
+    name = preset or "reference"
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r} after the colon; choose one of {', '.join(PRESETS)}")
+    config = ConfigDict()
+
+    config.data = ConfigDict()
+    config.data.source = "demo"  # demo, jsonl (shared/data's format), directory (id_prop.csv, ID.cif), files
+    config.data.path = ""  # file or folder of the source; files takes several, separated by commas
+    config.data.target = ""  # property to learn; several, separated by commas
+    config.data.unit = ""  # its unit, for tables and axes; several, separated by commas
+    config.data.columns = ""  # names of the value columns of an id_prop.csv without header; target's if empty
+    config.data.log10 = False  # learn the base-10 logarithm of the labels
+    config.data.on_error = "error"  # error stops at bad crystals, skip leaves them out and lists them in rejected.csv
+    config.data.cache = "auto"  # folder of built graphs; auto is the user's cache folder, empty keeps none
+    config.data.workers = 0  # processes that build graphs; 0 takes all cores
+    config.data.wanted = ""  # what real data an experiment wants, shown when it is started without
+
+    config.split = ConfigDict()
+    config.split.kind = "ratio"  # ratio, size, source (recorded with the crystals), files, k_fold
+    config.split.ratios = (0.6, 0.2, 0.2)  # train, val, test (paper: 60 %, 20 %, 20 %)
+    config.split.sizes = (0, 0, 0)  # crystals in train, val, test, for kind=size
+    config.split.files = ("", "", "")  # id files of train, val, test, for kind=files
+    config.split.num_folds = 5  # for kind=k_fold
+    config.split.fold = 0  # which fold is the test split
+    config.split.val_ratio = 0.1  # share of val in the other folds
+    config.split.by_composition = False  # no composition in two splits (ratio and k_fold)
+    config.split.seed = 0
+
+    config.graph = ConfigDict()
+    config.graph.neighbors = "shells"  # shells (whole), nearest (exactly k), radius, voronoi (the paper's rule)
+    config.graph.num_neighbors = 12  # released code
+    config.graph.cutoff = 8.0  # Å, released code; voronoi: 6 Å in the paper
+    config.graph.shell_tolerance = 1e-3  # Å, distances closer than this are one shell
+    config.graph.bond_tolerance = 0.25  # Å beyond the covalent radii, voronoi (paper)
+    config.graph.quotient = True  # one node for all equivalent atoms; the same predictions, several times faster
+    config.graph.quotient_tolerance = 1e-3  # Å, equal distances in the quotient; docs/graphs.md has the cost
+
+    config.atoms = ConfigDict()
+    config.atoms.table = "released"  # released (92 columns), paper (Table II, 93), or the path of an atom_init.json
+    config.atoms.properties = 9  # the first 2, 3 or all 9 properties of the table (Table S1)
+
+    config.bonds = ConfigDict()
+    config.bonds.basis = "gaussian"  # gaussian (released) or bins (paper)
+    config.bonds.cutoff = 8.0  # Å, centre of the last Gaussian
+    config.bonds.spacing = 0.2  # Å, between Gaussians, and their width
+    config.bonds.low = 0.7  # Å, lower edge of the first bin
+    config.bonds.high = 5.2  # Å, upper edge of the last bin
+    config.bonds.num_bins = 10
+
+    config.model = ConfigDict()
+    config.model.task = "regression"  # or classification, with cross entropy
+    config.model.num_classes = 2
+    config.model.conv = "gated_norm"  # sum (Eq. 4), gated (Eq. 5 as printed), gated_norm (Eq. 5 as released)
+    config.model.num_convs = 4  # R; the published formation-energy weights have 4
+    config.model.features = 64  # width of atom vectors
+    config.model.pool = "mean"  # mean (S16), softmax (S11-S13), site (S14-S15)
+    config.model.activate_pooled = True  # softplus after pooling, released code
+    config.model.atom_layers = 0  # L1, hidden layers per atom
+    config.model.crystal_layers = 1  # L2, hidden layers after pooling
+    config.model.crystal_features = 32  # width of those; published weights
+    config.model.dropout = 0.0  # before the output layer
+    config.model.init_scale = placeholder(float)  # standard deviation of initial weights; None is torch's rule
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adam"  # adam, sgd or adamw
+    config.optimizer.learning_rate = 0.01  # released code's default
+    config.optimizer.momentum = 0.9  # of sgd
+    config.optimizer.l2 = 0.0  # coupled to the gradient as in torch; decoupled in adamw
+    config.optimizer.clip_norm = 0.0  # largest gradient norm; 0 is off
+    config.optimizer.schedule = "constant"  # constant, milestones, cosine, one_cycle
+    config.optimizer.milestones = (0,)  # epochs at which the learning rate is multiplied by factor
+    config.optimizer.factor = 0.1
+    config.optimizer.warmup_epochs = 0.0  # of cosine
+
+    config.train = ConfigDict()
+    config.train.epochs = 30  # released code's default
+    config.train.batch_size = 256  # crystals a step; released code's default
+    config.train.patience = 0  # epochs without a better validation error before stopping; 0 is off
+    config.train.average_decay = 0.0  # of the exponential average of the weights that predicts; 0 is off
+    config.train.save_seconds = 60.0  # between checkpoints
+    config.train.seed = 0
+
+    if name == "paper":
+        config.atoms.table = "paper"
+        config.bonds.basis = "bins"
+        config.model.conv = "gated"
+        config.model.num_convs = 3
+        config.model.activate_pooled = False
+        config.optimizer.learning_rate = 1e-3
+    return config
