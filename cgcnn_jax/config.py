@@ -135,8 +135,8 @@ def build_entries(config: ConfigDict) -> Iterator[Entry | Rejected]:
             yield from sources.read_files(_listed(config.data.path))
 
 
-def build_featurizer(config: ConfigDict) -> Featurizer:
-    """Graph settings."""
+def build_featurizer(config: ConfigDict, atom_table: np.ndarray) -> Featurizer:
+    """Graph settings; elements whose row of the table is zero are refused."""
     graph = config.graph
     rules: dict[str, NeighborRule] = {
         "shells": WholeShells(graph.num_neighbors, graph.cutoff, graph.shell_tolerance),
@@ -144,7 +144,8 @@ def build_featurizer(config: ConfigDict) -> Featurizer:
         "radius": Radius(graph.cutoff),
         "voronoi": VoronoiBonds(graph.cutoff, graph.bond_tolerance),
     }
-    return Featurizer(rules[graph.neighbors], graph.quotient, graph.quotient_tolerance)
+    known = tuple(np.flatnonzero(atom_table.any(axis=1)).tolist())
+    return Featurizer(rules[graph.neighbors], graph.quotient, graph.quotient_tolerance, known)
 
 
 def build_atom_table(config: ConfigDict) -> np.ndarray:
@@ -198,9 +199,7 @@ def build_split(config: ConfigDict, dataset: Dataset) -> Split:
         case "files":
             split = splits.from_files(dataset.ids, dict(zip(splits.NAMES, chosen.files, strict=True)))
         case "k_fold":
-            split = splits.k_fold(
-                dataset.ids, chosen.num_folds, chosen.fold, chosen.val_ratio, chosen.seed, groups
-            )
+            split = splits.k_fold(dataset.ids, chosen.num_folds, chosen.fold, chosen.val_ratio, chosen.seed, groups)
     for name in ("train", "val"):
         if not len(split[name]):
             raise ValueError(f"config.split gives {name} no crystal of {len(dataset)}; training needs train and val")

@@ -421,7 +421,9 @@ def load_model() -> Any:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     with contextlib.redirect_stdout(io.StringIO()):  # CHGNet greets on every load
-        return CHGNet.load(model_name=MODEL, use_device="cpu", verbose=False)
+        model = CHGNet.load(model_name=MODEL, use_device="cpu", verbose=False)
+    model.graph_converter.set_isolated_atom_response("error")  # the loaded model only warns
+    return model
 
 
 def predict_energies(structures: list[Any]) -> np.ndarray:

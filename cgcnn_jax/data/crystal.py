@@ -93,7 +93,9 @@ class Crystal:
         if len(numbers) == 0:
             raise CrystalError(f"{id}: no atoms")
         if numbers.min() < 1 or numbers.max() > len(elements.SYMBOLS):
-            raise CrystalError(f"{id}: atomic numbers must be 1 to {len(elements.SYMBOLS)}, got {numbers.min()} to {numbers.max()}")
+            raise CrystalError(
+                f"{id}: atomic numbers must be 1 to {len(elements.SYMBOLS)}, got {numbers.min()} to {numbers.max()}"
+            )
         if not (np.isfinite(cell).all() and np.isfinite(coords).all()):
             raise CrystalError(f"{id}: lattice or coordinates hold a value that is not finite")
         volume = abs(np.linalg.det(cell))

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from cgcnn_jax.data import store
-from cgcnn_jax.data.crystal import Entry, Rejected, reduced_formula
+from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.store import GraphStore
 from cgcnn_jax.graph import CrystalGraphs
@@ -50,13 +50,8 @@ class Dataset:
         return self.store.graphs
 
     def formulas(self) -> list[str]:
-        """Reduced formula of each crystal, from its graph."""
-        node = np.concatenate([[0], np.cumsum(self.graphs.n_node)])
-        species, weight = self.graphs.species, self.graphs.node_weight
-        return [
-            reduced_formula(species[start:end], weight[start:end])
-            for start, end in zip(node[:-1], node[1:], strict=True)
-        ]
+        """Reduced formula of each crystal."""
+        return self.store.formulas()
 
 
 def load(
@@ -67,7 +62,7 @@ def load(
     log10: bool = False,
     on_error: OnError = "error",
     cache: Path | None = None,
-    executor: Callable[[int], Executor | None] | None = None,
+    executor: Executor | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Checks the entries, builds their graphs and takes their labels.
@@ -79,7 +74,7 @@ def load(
       log10: Take the base-10 logarithm of every label.
       on_error: "error" stops at the end of a stage if anything was rejected; "skip" leaves it out and records it.
       cache: Folder of graph stores; None keeps nothing.
-      executor: Given the number of crystals, the executor that builds their graphs, or None for this process.
+      executor: Builds the graphs; None does so in this process.
       on_progress: Called with the number of graphs done since the last call, and of all.
 
     Raises:
@@ -111,7 +106,7 @@ def load(
         list(kept.values()),
         featurizer,
         cache=cache,
-        executor=executor(len(kept)) if executor else None,
+        executor=executor,
         on_progress=(lambda done: on_progress(done, len(kept))) if on_progress else None,
     )
     rejected += built.rejected

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cgcnn_jax.data import quotient
-from cgcnn_jax.data.crystal import Crystal
+from cgcnn_jax.data import elements, quotient
+from cgcnn_jax.data.crystal import Crystal, CrystalError
 from cgcnn_jax.data.neighbors import NeighborRule, WholeShells
 from cgcnn_jax.graph import CrystalGraphs
 
@@ -26,14 +26,23 @@ class Featurizer:
       neighbors: Who is bonded to whom.
       use_quotient: One node for all equivalent atoms; False keeps every atom. Predictions are the same.
       tolerance: Distances within this width (Å) count as equal in the quotient.
+      known_species: Atomic numbers that have atom features; None takes any.
     """
 
     neighbors: NeighborRule = WholeShells()
     use_quotient: bool = True
     tolerance: float = 1e-3
+    known_species: tuple[int, ...] | None = None
 
     def __call__(self, crystal: Crystal) -> Featurized:
-        """Raises CrystalError for overlapping atoms and for atoms without neighbours."""
+        """Raises CrystalError for unknown elements, overlapping atoms and atoms without neighbours."""
+        if self.known_species is not None:
+            unknown = np.setdiff1d(crystal.species, self.known_species)
+            if len(unknown):
+                raise CrystalError(
+                    f"{crystal.id}: no atom features for {elements.symbol(int(unknown[0]))}; leave the crystal out or "
+                    "give a table that has it (atoms.table)"
+                )
         edges = self.neighbors.find(crystal)
         if self.use_quotient:
             nodes = quotient.reduce(crystal.species, edges, tolerance=self.tolerance)

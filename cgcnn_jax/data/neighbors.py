@@ -95,9 +95,7 @@ class NearestK:
         start = np.searchsorted(edges.receivers, np.arange(n_atom))
         edges = edges.take(np.arange(len(edges.receivers)) - start[edges.receivers] < self.num_neighbors)
         if self.published_padding:
-            lacking = np.repeat(
-                np.arange(n_atom), self.num_neighbors - np.bincount(edges.receivers, minlength=n_atom)
-            )
+            lacking = np.repeat(np.arange(n_atom), self.num_neighbors - np.bincount(edges.receivers, minlength=n_atom))
             edges = _sorted(
                 Edges(
                     np.concatenate([edges.receivers, lacking]),
@@ -208,7 +206,12 @@ def _points(crystal: Crystal, center: np.ndarray, radius: float) -> tuple[np.nda
 
     coords = np.ascontiguousarray(crystal.frac_coords @ crystal.lattice)
     _, index, images, distances = find_points_in_spheres(
-        coords, np.ascontiguousarray(center[None]), r=radius, pbc=np.ones(3, np.int64), lattice=crystal.lattice, tol=1e-8
+        coords,
+        np.ascontiguousarray(center[None]),
+        r=radius,
+        pbc=np.ones(3, np.int64),
+        lattice=crystal.lattice,
+        tol=1e-8,
     )
     order = np.argsort(distances, kind="stable")
     return index[order], coords[index[order]] + images[order] @ crystal.lattice, distances[order]

@@ -17,13 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from cgcnn_jax.data.crystal import CrystalError, Entry, Rejected
+from cgcnn_jax.data.crystal import CrystalError, Entry, Rejected, reduced_formula
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.graph import CrystalGraphs, concatenate
 
 # Raise when the arrays change their meaning: old stores are then built anew, never misread.
 FORMAT = 1
 _CHUNK = 256
+# Starting worker processes takes as long as building this many chunks.
+_MIN_CHUNKS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,15 @@ class GraphStore:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def formulas(self) -> list[str]:
+        """Reduced formula of each crystal, from its graph."""
+        ends = np.cumsum(self.graphs.n_node)
+        species, weight = self.graphs.species, self.graphs.node_weight
+        return [
+            reduced_formula(species[end - n : end], weight[end - n : end])
+            for end, n in zip(ends, self.graphs.n_node, strict=True)
+        ]
 
 
 def build(
@@ -117,7 +128,7 @@ def _chunks(
     entries: Sequence[Entry], featurizer: Featurizer, numbers: Sequence[int], executor: Executor | None
 ) -> Iterator[tuple[int, GraphStore]]:
     """Builds the numbered chunks and yields each as it is finished."""
-    if executor is None:
+    if executor is None or len(numbers) < _MIN_CHUNKS:
         for number in numbers:
             yield number, _build_chunk(_chunk(entries, number), featurizer)
         return

@@ -30,6 +30,7 @@ DENSE = 2000
 """Points above which a parity plot shows densities: beyond it, overlapping points hide how many they are."""
 
 _METRICS = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "auc": "ROC AUC", "roc_auc": "ROC AUC", "f1": "F1"}
+_STEPS = (1, 2, 5, 10)
 
 
 def axis_label(name: str, unit: str) -> str:
@@ -44,9 +45,7 @@ def axis_label(name: str, unit: str) -> str:
     logarithm = re.fullmatch(r"log10[_(](.*?)\)?", name)
     bare_unit = re.sub(r"^log10\((.*)\)$", r"\1", unit)
     quantity = logarithm[1] if logarithm else name
-    spelt = bare_unit.replace("/", "_per_").translate(
-        str.maketrans({"Å": "A", "²": "2", "³": "3", " ": "_", "^": None})
-    )
+    spelt = bare_unit.replace("/", "_per_").translate(str.maketrans("Å²³ ", "A23_", "^"))
     quantity = quantity.removesuffix(f"_{spelt}").replace("_", " ")
     if logarithm or bare_unit != unit:
         return f"log₁₀({quantity} / {bare_unit})" if bare_unit else f"log₁₀({quantity})"
@@ -79,7 +78,7 @@ def learning_curve(
     rate_epochs, rate = _series(epochs, "learning_rate")
     has_rate = len(rate) > 0 and rate.min() < rate.max()
 
-    figure = Figure(figsize=(6.4, 5.0 if has_rate else 4.2), layout="constrained")
+    figure = _figure(6.4, 5.0 if has_rate else 4.2)
     grid = figure.add_gridspec(2, 1, height_ratios=(5, 1)) if has_rate else figure.add_gridspec(1, 1)
     axes = figure.add_subplot(grid[0])
     for split, label, color in (("train", "training", BLUE), ("val", "validation", VERMILLION)):
@@ -109,7 +108,7 @@ def learning_curve(
         _clean(lowest)
         axes.tick_params(labelbottom=False)
     lowest.set_xlabel("epoch", fontsize=12)
-    lowest.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lowest.xaxis.set_major_locator(MaxNLocator(8, steps=_STEPS, integer=True))
     return figure
 
 
@@ -137,6 +136,7 @@ def parity_plot(
     Raises:
       ValueError: If no label is known, or a value is not finite.
     """
+    values = regression_metrics(target, prediction)
     y, p = known_values(target, prediction)
     infinite = int((~np.isfinite(y) | ~np.isfinite(p)).sum())
     if infinite:
@@ -146,11 +146,11 @@ def parity_plot(
     limits = (lower - margin, upper + margin)
 
     is_dense = len(y) > DENSE
-    figure = Figure(figsize=(6.0 if is_dense else 5.2, 5.2), layout="constrained")
+    figure = _figure(6.0 if is_dense else 5.2, 5.2)
     axes = figure.add_subplot()
     if is_dense:
         cells = axes.hexbin(y, p, gridsize=55, extent=(*limits, *limits), bins="log", mincnt=1, cmap="viridis", lw=0.1)
-        bar = figure.colorbar(cells, ax=axes, shrink=0.8, pad=0.02)
+        bar = figure.colorbar(cells, ax=axes, shrink=0.8, pad=0.02, format=_plain_numbers())
         bar.set_label("crystals per hexagon", fontsize=11)
         bar.outline.set_visible(False)
     else:
@@ -158,15 +158,14 @@ def parity_plot(
     axes.axline((lower, lower), slope=1, color="0.2", lw=1.0, ls="--", zorder=4 if is_dense else 1)
     axes.set(xlim=limits, ylim=limits, aspect="equal")
     # The same ticks on both axes; matplotlib chooses fewer where labels are wide.
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
     label = axis_label(name, unit)
     axes.set_xlabel(f"target {label}", fontsize=12)
     axes.set_ylabel(f"predicted {label}", fontsize=12)
     axes.set_title(f"{split} split", fontsize=12, loc="left")
     _clean(axes)
 
-    values = regression_metrics(y, p)
     shown = values["mae"] if mae is None else mae
     lines = (
         f"n = {len(y):,}",
@@ -192,9 +191,9 @@ def roc_curve(
       split: Part of the data shown.
 
     Raises:
-      ValueError: If no label is known or all are one class, or the number of names is not n_class.
+      ValueError: If no label is known or all are one class, a probability is not finite, or names are not n_class.
     """
-    classes, probability = known_classes(label, probability)
+    classes, probability = _finite_classes(label, probability)
     n_class = probability.shape[1]
     names = _class_names(class_names, n_class)
     occurring = np.unique(classes)
@@ -203,11 +202,10 @@ def roc_curve(
             f"all {len(classes)} labelled crystals are {names[occurring[0]]!r}; a ROC curve needs two classes"
         )
 
-    figure = Figure(figsize=(5.2, 5.2), layout="constrained")
+    figure = _figure(5.2, 5.2)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=GREY, lw=1.0, ls="--", label="chance: AUC 0.5")
     for number, one in enumerate([1] if n_class == 2 else occurring):
-        # Intermediate points stay: dropping them changes nothing to see and the count of points.
         false_positive, true_positive, _ = sklearn_metrics.roc_curve(classes == one, probability[:, one])
         area = sklearn_metrics.auc(false_positive, true_positive)
         axes.plot(
@@ -239,18 +237,16 @@ def confusion_matrix(
       split: Part of the data shown.
 
     Raises:
-      ValueError: If no label is known, a probability is NaN, or the number of names is not n_class.
+      ValueError: If no label is known, a probability is not finite, or names are not n_class.
     """
-    classes, probability = known_classes(label, probability)
+    classes, probability = _finite_classes(label, probability)
     n_class = probability.shape[1]
     names = _class_names(class_names, n_class)
-    if np.isnan(probability).any():
-        raise ValueError(f"{int(np.isnan(probability).any(axis=1).sum())} labelled crystals have a probability of NaN")
     counts = sklearn_metrics.confusion_matrix(classes, probability.argmax(axis=1), labels=np.arange(n_class))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
     side = max(4.2, 1.6 + 0.85 * n_class)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    figure = _figure(side + 0.8, side)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(n_class, n_class):
@@ -288,11 +284,26 @@ def save(figure: Figure, path: str | Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr, call-arg]
+    return figure
+
+
 def _series(epochs: Sequence[Mapping[str, float]], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Epochs and values of the records in which key is a finite number."""
     found = [(record["epoch"], record[key]) for record in epochs if record.get(key) is not None]
     epoch, value = np.array(found, dtype=np.float64).reshape(-1, 2).T
     return epoch[np.isfinite(value)], value[np.isfinite(value)]
+
+
+def _finite_classes(label: ArrayLike, probability: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    classes, probability = known_classes(label, probability)
+    is_wrong = ~np.isfinite(probability).all(axis=1)
+    if is_wrong.any():
+        raise ValueError(f"{is_wrong.sum()} of {len(classes)} labelled crystals have a probability that is not finite")
+    return classes, probability
 
 
 def _class_names(class_names: Sequence[str] | None, n_class: int) -> list[str]:
@@ -317,8 +328,12 @@ def _scale(axes: Axes, values: np.ndarray, subs: tuple[float, ...] = (1.0, 2.0, 
     if values.min() > 0 and values.max() > 5 * values.min():
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=subs))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter(_plain_numbers())
         axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _plain_numbers() -> FuncFormatter:
+    return FuncFormatter(lambda value, _: f"{value:g}")
 
 
 def _clean(axes: Axes) -> None:

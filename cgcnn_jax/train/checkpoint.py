@@ -41,6 +41,10 @@ class Checkpoints:
             ),
         )
 
+    def latest_step(self) -> int:
+        """Steps of the latest state, 0 if there is none."""
+        return self._manager.latest_step() or 0
+
     def restore(self, like: TrainState) -> TrainState | None:
         """The latest state, shaped like `like`; None if there is none."""
         step = self._manager.latest_step()
@@ -67,5 +71,3 @@ class Checkpoints:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-

@@ -24,8 +24,10 @@ def regression_metrics(target: ArrayLike, prediction: ArrayLike) -> dict[str, fl
       n = 1), r2 is NaN and mad is 0. mad_over_mae is inf if the predictions are exact, NaN if mad is 0 as well.
 
     Raises:
-      ValueError: If the lengths differ or no label is known.
+      ValueError: If the arrays are not both [n] or no label is known.
     """
+    if np.shape(target) != np.shape(prediction):
+        raise ValueError(f"targets {np.shape(target)} and predictions {np.shape(prediction)} differ in shape; need [n]")
     y, p = known_values(target, prediction)
     n = len(y)
     # Told by the range: rounding leaves the mean of equal labels beside them, and their deviations above 0.
@@ -98,8 +100,8 @@ def intervals(
     defined (roc_auc is not where only one class was drawn). They hold the chance of which crystals were in the split,
     not that of training again.
 
-    Time is num_resamples calls of the metric: 0.3 s for the regression of 10,000 crystals, 3 s for two classes and
-    5,000 crystals.
+    The time is that of num_resamples calls of the metric. 1000 of them, on one CPU core: 0.1 s for the regression of
+    10,000 crystals, 3 s for two classes and 5,000 crystals, 11 s for seven classes and 3,000 crystals.
 
     Args:
       metric: regression_metrics, classification_metrics or alike; takes the arrays, returns name -> value.
@@ -138,7 +140,7 @@ def known_values(target: ArrayLike, *others: ArrayLike) -> tuple[np.ndarray, ...
     arrays = [np.asarray(array, dtype=np.float64) for array in (target, *others)]
     if arrays[0].ndim != 1 or any(array.ndim == 0 or len(array) != len(arrays[0]) for array in arrays):
         shapes = ", ".join(str(array.shape) for array in arrays)
-        raise ValueError(f"need one label and one prediction a crystal, got the shapes {shapes}")
+        raise ValueError(f"need labels [n] and arrays of the same length, got the shapes {shapes}")
     is_known = ~np.isnan(arrays[0])
     if not is_known.any():
         raise ValueError(f"no label is known among {len(is_known)} crystals")

@@ -70,9 +70,7 @@ def train_step(
 
     gradient, (loss, error, count, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.weights.params)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.weights.params)
-    weights = state.weights.replace(
-        params=optax.apply_updates(state.weights.params, updates), batch_stats=batch_stats
-    )
+    weights = state.weights.replace(params=optax.apply_updates(state.weights.params, updates), batch_stats=batch_stats)
     is_bad = ~jnp.isfinite(loss + optax.tree.norm(updates))
     average = state.average
     if average is not None:

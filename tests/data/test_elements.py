@@ -101,7 +101,7 @@ def test_symbols_blocks_and_paper_positions_agree_with_pymatgen():  # its rows 8
     for z, (name, record) in enumerate(elements.ELEMENTS.items(), start=1):
         assert Element(name).Z == z == record["atomic_number"] == elements.atomic_number(name)
         assert elements.symbol(z) == name
-        assert Element.from_row_and_group(record["paper_period"], record["paper_group"]).Z == z
+        assert z == Element.from_row_and_group(record["paper_period"], record["paper_group"]).Z
         assert record["period"] == Element(name).row
         assert record["block"] == ("s" if name == "He" else Element(name).block)
 

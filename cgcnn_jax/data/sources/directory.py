@@ -59,7 +59,9 @@ def _column_names(table: Path, rows: list[list[str]], targets: Sequence[str]) ->
     widths = {len(row) for row in rows}
     if len(widths) > 1:
         odd = next(row for row in rows if len(row) != len(rows[0]))
-        raise ValueError(f"{table}: rows must have equally many cells; {rows[0]} has {len(rows[0])}, {odd} has {len(odd)}")
+        raise ValueError(
+            f"{table}: rows must have equally many cells; {rows[0]} has {len(rows[0])}, {odd} has {len(odd)}"
+        )
     width = widths.pop() - 1
     if width and all(cell and as_number(cell) != as_number(cell) and cell.lower() != "nan" for cell in rows[0][1:]):
         return rows.pop(0)[1:]

@@ -1,0 +1,220 @@
+"""Predictor: a trained model and everything it needs to turn structures into numbers."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from cgcnn_jax import config as configs
+from cgcnn_jax.data import batching, sources, store
+from cgcnn_jax.data.crystal import Entry, Rejected
+from cgcnn_jax.data.featurize import Featurizer
+from cgcnn_jax.graph import CrystalGraphs, PadBudget, select
+from cgcnn_jax.nn.model import CGCNN, init_variables
+from cgcnn_jax.scaling import TargetScaler
+from cgcnn_jax.train.checkpoint import Checkpoints
+from cgcnn_jax.train.optimizer import build_optimizer, learning_rate_schedule
+from cgcnn_jax.train.state import TrainState, Weights, init_state
+from cgcnn_jax.train.step import predict_batch
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+_PORTION = 2048  # crystals whose graphs are in memory at a time
+_BATCH_SIZE = 256
+
+
+class Predictor:
+    """Predicts properties of crystals with a trained model.
+
+    >>> Predictor.restore("runs/demo").predict([structure])  # doctest: +SKIP
+
+    Attributes:
+      model: The network.
+      weights: Its best weights.
+      scaler: Property names, units and scaling.
+      featurizer: Structure to graph.
+      about: What the checkpoint says of itself: configuration, split, versions.
+    """
+
+    def __init__(
+        self, model: CGCNN, weights: Weights, scaler: TargetScaler, featurizer: Featurizer, about: dict[str, Any]
+    ) -> None:
+        self.model = model
+        self.weights = weights
+        self.scaler = scaler
+        self.featurizer = featurizer
+        self.about = about
+        self._compiled = jax.jit(functools.partial(predict_batch, model))
+        self._budget: PadBudget | None = None
+
+    @classmethod
+    def restore(cls, workdir: str | Path) -> "Predictor":
+        """From the work directory of a training run.
+
+        Raises:
+          FileNotFoundError: If there is no run with a checkpoint.
+        """
+        folder = Path(workdir).expanduser() / "checkpoints"
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{workdir}: no checkpoints; --workdir must be the folder of a training run")
+        with Checkpoints(folder) as checkpoints:
+            about = checkpoints.about()
+            if about is None:
+                raise FileNotFoundError(f"{workdir}: the run was stopped before its first checkpoint; train on")
+            config = configs.from_dict(about["config"])
+            scaler = TargetScaler.from_dict(about["scaler"])
+            table_shape = tuple(about["table_shape"])
+            model = configs.build_model(config, table_shape, scaler.n_output)
+            state = checkpoints.restore(blank_state(config, model, len(scaler.names)))
+        assert state is not None
+        table = np.asarray(state.best.constants["atom_table"])
+        return cls(model, state.best, scaler, configs.build_featurizer(config, table), about)
+
+    def predict(self, structures: "Iterable[Structure | str | Path]") -> pd.DataFrame:
+        """Predicts for pymatgen structures, or paths of structure files and folders of them.
+
+        Returns:
+          A row per structure, in input order; see `predict_entries`.
+        """
+        given = list(structures)
+        paths = [one for one in given if isinstance(one, str | Path)]
+        if paths and len(paths) < len(given):
+            raise ValueError("give either structures or paths, not both at once")
+        entries = sources.read_files(paths) if paths else sources.read_structures(given)  # type: ignore[arg-type]
+        return self.predict_entries(entries)
+
+    def predict_entries(
+        self,
+        entries: Iterable[Entry | Rejected],
+        *,
+        executor: Executor | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> pd.DataFrame:
+        """Predicts for what a source yields.
+
+        Args:
+          entries: Crystals or files.
+          executor: Builds the graphs; None does so in this process.
+          on_progress: Called with the number of crystals done since the last call.
+
+        Returns:
+          A row per entry, in input order: id, formula, then `prediction` and `unit` (one property), a column per
+          property, or `class` and `probability_k`; `reason` says why a crystal has no prediction, and is empty else.
+        """
+        frames = []
+        for portion in _portions(entries):
+            frames.append(self._predict_portion(portion, executor))
+            if on_progress:
+                on_progress(len(portion))
+        if not frames:
+            return pd.DataFrame(columns=["id", "formula", *self._columns(), "reason"])
+        return pd.concat(frames, ignore_index=True)
+
+    def predict_graphs(self, graphs: CrystalGraphs) -> np.ndarray:
+        """Values in units [n_graph, n_target], or class probabilities [n_graph, num_classes], in order."""
+        n_graph = len(graphs.n_node)
+        values = np.zeros((n_graph, self.scaler.n_output))
+        if not n_graph:
+            return values
+        budget = self._budget_for(graphs)
+        for index in batching.packed_plan(graphs, np.arange(n_graph), budget):
+            outputs = np.asarray(self._compiled(self.weights, select(graphs, index, budget)))
+            values[index[index >= 0]] = self.scaler.unscale(outputs[: len(index)][index >= 0])
+        return values
+
+    def _predict_portion(self, portion: Sequence[Entry | Rejected], executor: Executor | None) -> pd.DataFrame:
+        entries = [entry for entry in portion if not isinstance(entry, Rejected)]
+        # Numbered, because the ids of structures to predict need not be unique.
+        built = store.build(
+            [_Numbered(n, entry) for n, entry in enumerate(entries)], self.featurizer, executor=executor
+        )
+        values = self.predict_graphs(built.graphs)
+        done = {int(number): row for row, number in enumerate(built.ids)}
+        reasons = {int(one.id): one.reason for one in built.rejected}
+        formulas = built.formulas()
+        columns = self._columns()
+        rows = []
+        number = 0
+        for entry in portion:
+            if isinstance(entry, Rejected):
+                rows.append([entry.id, None, *[None] * len(columns), entry.reason])
+                continue
+            row = done.get(number)
+            if row is None:
+                rows.append([entry.id, None, *[None] * len(columns), reasons[number]])
+            else:
+                rows.append([entry.id, formulas[row], *self._cells(values[row]), ""])
+            number += 1
+        return pd.DataFrame(rows, columns=["id", "formula", *columns, "reason"])
+
+    def _columns(self) -> list[str]:
+        if self.scaler.task == "classification":
+            return ["class", *(f"probability_{k}" for k in range(self.scaler.num_classes))]
+        if len(self.scaler.names) == 1:
+            return ["prediction", "unit"]
+        named = zip(self.scaler.names, self.scaler.units, strict=True)
+        return [f"{name} ({unit})" if unit else name for name, unit in named]
+
+    def _cells(self, values: np.ndarray) -> list[Any]:
+        if self.scaler.task == "classification":
+            return [int(values.argmax()), *values.tolist()]
+        return [float(values[0]), self.scaler.units[0]] if len(self.scaler.names) == 1 else values.tolist()
+
+    def _budget_for(self, graphs: CrystalGraphs) -> PadBudget:
+        """The shape in use, grown when a crystal does not fit, so that few shapes are compiled."""
+        need = batching.packing_budget(graphs, _BATCH_SIZE)
+        if self._budget is None or any(have < want for have, want in zip(self._budget, need, strict=True)):
+            held = self._budget or PadBudget(1, 1, 1)
+            self._budget = PadBudget(*(max(have, _power_of_two(want)) for have, want in zip(held, need, strict=True)))
+        return self._budget
+
+
+def blank_state(config: Any, model: CGCNN, n_target: int) -> TrainState:
+    """The shapes of a run's state, without computing it."""
+    settings = configs.build_train_settings(config)
+    optimizer_settings = configs.build_optimizer_settings(config)
+    # Only shapes matter, and no schedule's length changes them.
+    optimizer = build_optimizer(optimizer_settings, learning_rate_schedule(optimizer_settings, settings.epochs, 1))
+
+    def make() -> TrainState:
+        variables = init_variables(model, 0, np.zeros(model.table_shape, np.float32))
+        return init_state(variables, optimizer, n_target, averages=settings.average_decay > 0)
+
+    return jax.eval_shape(make)
+
+
+class _Numbered:
+    """An entry under its number."""
+
+    def __init__(self, number: int, entry: Entry) -> None:
+        self.id = str(number)
+        self._entry = entry
+        self.targets = entry.targets
+        self.split = entry.split
+
+    def digest(self) -> str:
+        return self._entry.digest()
+
+    def read(self) -> Any:
+        return self._entry.read()
+
+
+def _portions(entries: Iterable[Entry | Rejected]) -> Iterator[list[Entry | Rejected]]:
+    portion: list[Entry | Rejected] = []
+    for entry in entries:
+        portion.append(entry)
+        if len(portion) == _PORTION:
+            yield portion
+            portion = []
+    if portion:
+        yield portion
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << (n - 1).bit_length()

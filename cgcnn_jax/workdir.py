@@ -1,0 +1,167 @@
+"""A run's folder: what is in it, and how it is written.
+
+config.json       the configuration
+split.json        ids of train, val and test
+rejected.csv      crystals left out (id, reason); only with data.on_error=skip
+metrics.jsonl     a line per epoch
+checkpoints/      orbax: the latest state, and one before
+predictions.csv   the test split: id, target, prediction
+summary.json      metrics, timings, hardware, versions
+*.png             pictures
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgcnn_jax import config as configs
+from cgcnn_jax.data.crystal import Rejected
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Workdir:
+    """The folder of one run. Every file is written whole or not at all."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+
+    def claim(self, config: Mapping[str, Any]) -> None:
+        """Makes the folder, or enters one of the same configuration.
+
+        Raises:
+          ValueError: If another configuration was run here, naming the fields that differ.
+        """
+        file = self.path / "config.json"
+        if file.exists():
+            fields = configs.differences(json.loads(file.read_text()), config)
+            if fields:
+                listed = "\n".join(f"  {field}" for field in fields)
+                raise ValueError(
+                    f"{self.path} holds a run with another configuration:\n{listed}\n"
+                    "Choose another --workdir, or remove this one"
+                )
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.write_json("config.json", config)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        write_text(self.path / name, json.dumps(_finite(content), indent=2) + "\n")
+
+    def write_csv(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        write_text(self.path / name, as_csv(header, rows))
+
+    def write_rejected(self, rejected: Sequence[Rejected]) -> None:
+        self.write_csv("rejected.csv", ("id", "reason"), [(one.id, one.reason) for one in rejected])
+
+    def save_figures(self, figures: "Mapping[str, Figure]") -> None:
+        """Writes NAME.png for each."""
+        from cgcnn_jax.report.figures import save
+
+        for name, figure in figures.items():
+            save(figure, self.path / f"{name.replace('/', '_')}.png")
+
+    def records(self) -> list[dict[str, Any]]:
+        """The epochs so far; a line cut short by a kill is left out."""
+        file = self.path / "metrics.jsonl"
+        found = []
+        for line in file.read_text().splitlines() if file.exists() else []:
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return found
+
+    def keep_records(self, n_epoch: int) -> None:
+        """Drops the records of epochs that a resumed run takes again."""
+        kept = [record for record in self.records() if record["epoch"] < n_epoch]
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in kept))
+
+    def append_record(self, record: Mapping[str, Any]) -> None:
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(_finite(record)) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """CSV text; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def environment() -> dict[str, Any]:
+    """Hardware, versions and commit, for the summary of a run."""
+    import jax
+
+    names = ("cgcnn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pymatgen")
+    devices = jax.devices()
+    return {
+        "hardware": {
+            "devices": [device.device_kind for device in devices],
+            "platform": devices[0].platform,
+            "processor": _processor(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "system": platform.platform(),
+        },
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in names},
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _commit() -> str | None:
+    """Commit of the checkout the package runs from; None outside one."""
+    here = Path(__file__).parent
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return asked.stdout.strip() or None if asked.returncode == 0 else None
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity have no JSON; null says that there is no number."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,72 @@
+"""What every entry point shares: flags, one-line errors, progress, signals, speed settings."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from multiprocessing import get_context
+
+from absl import flags
+
+TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and runs `main`; what a user can cause ends in one clear message and exit status 1 or 2."""
+    try:
+        rest = flags.FLAGS(sys.argv)
+    # config_flags raises whatever reading a configuration runs into.
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
+        _fail(f"{_one_line(error)}\n(--help lists the flags; configs/base.py every field)", 2)
+    if len(rest) > 1:
+        _fail(f"unexpected argument {rest[1]!r}; flags are written --name=value", 2)
+    try:
+        main()
+    except (ValueError, OSError, RuntimeError) as error:
+        if TRACEBACK.value or type(error).__module__.startswith("jax"):
+            raise
+        _fail(f"{error}\n(--traceback shows where)" if str(error) else repr(error), 1)
+
+
+def executor(workers: int) -> Executor | None:
+    """A process pool of so many workers, 0 for all cores; None if one process does as well."""
+    count = workers or os.cpu_count() or 1
+    # Spawned, not forked: a fork of a process that runs jax can deadlock.
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn")) if count > 1 else None
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C, SIGTERM or SIGUSR1 into a request to save and leave; a second one interrupts at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        print(f"\n{signal.Signals(number).name}: saving, then leaving ...", file=sys.stderr, flush=True)
+
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+    old = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _one_line(error: BaseException) -> str:
+    """The reason of a flag error, without ml_collections' quoting and its copy of the traceback."""
+    text = str(error.args[0] if error.args else error)
+    lines = [line.strip().strip("'\"") for line in text.replace("\\n", "\n").splitlines() if line.strip()]
+    # The last line of a wrapped traceback names the cause.
+    if any(line.startswith("Traceback") for line in lines):
+        lines = [lines[0], lines[-1]]
+    return " ".join(lines)
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)

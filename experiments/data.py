@@ -1,0 +1,37 @@
+"""Loading the crystals of a configuration, with a progress bar."""
+
+import sys
+
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from cgcnn_jax import config as configs
+from cgcnn_jax.data import dataset
+from cgcnn_jax.data.dataset import Dataset
+from experiments import cli
+
+
+def load(config: ConfigDict, atom_table: np.ndarray, *, with_targets: bool = True) -> Dataset:
+    """The configured crystals. Raises DataError for what cannot be used."""
+    executor = cli.executor(config.data.workers)
+    try:
+        with tqdm(desc="building graphs", unit="crystal", leave=False, file=sys.stderr) as bar:
+
+            def advance(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done)
+
+            return dataset.load(
+                configs.build_entries(config),
+                configs.build_featurizer(config, atom_table),
+                configs.target_names(config) if with_targets else (),
+                log10=config.data.log10,
+                on_error=config.data.on_error,
+                cache=configs.cache_folder(config),
+                executor=executor,
+                on_progress=advance,
+            )
+    finally:
+        if executor is not None:
+            executor.shutdown()

@@ -1,0 +1,169 @@
+"""Trains a network, and goes on where it was stopped.
+
+python -m experiments.train --config=configs/formation_energy.py [--workdir=DIR] [--config.train.epochs=50 ...]
+"""
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+from tqdm import tqdm
+
+from experiments import allocator, cli
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; append :paper for the paper's preset.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/NAME of the configuration if not given.")
+
+
+def main() -> None:
+    started = time.monotonic()
+    config = CONFIG.value
+    if config is None:
+        raise ValueError("--config=FILE says what to train; try --config=configs/formation_energy.py")
+    allocator.keep_freed_memory()
+    # Imported after the flags are checked, so that a misspelt one is told at once.
+    import numpy as np
+
+    from cgcnn_jax import config as configs
+    from cgcnn_jax import evaluation
+    from cgcnn_jax.data.splits import NAMES
+    from cgcnn_jax.nn.model import count_parameters, init_variables
+    from cgcnn_jax.train.checkpoint import Checkpoints
+    from cgcnn_jax.train.loop import fit
+    from cgcnn_jax.workdir import Workdir, environment
+    from experiments import data
+
+    configs.validate(config)
+    plain = configs.to_dict(config)
+    workdir = Workdir(WORKDIR.value or Path("runs") / _config_name())
+    workdir.claim(plain)
+    atom_table = configs.build_atom_table(config)
+
+    began = time.monotonic()
+    crystals = data.load(config, atom_table)
+    seconds = {"data": time.monotonic() - began}
+    split = configs.build_split(config, crystals)
+    ids = {name: [crystals.ids[i] for i in split[name]] for name in NAMES}
+    workdir.write_json("split.json", ids)
+    if config.data.on_error == "skip":
+        workdir.write_rejected(crystals.rejected)
+    scaler = configs.build_scaler(config, crystals.targets[split["train"]])
+    model = configs.build_model(config, atom_table.shape, scaler.n_output)
+    variables = init_variables(model, config.train.seed, atom_table)
+    atoms, nodes = int(crystals.store.n_atom.sum()), int(crystals.graphs.n_node.sum())
+    say = _say
+    if config.data.source == "demo":
+        say(
+            "The demo crystals' labels come from a machine-learned potential (CHGNet), not from DFT or experiment:\n"
+            "this set is for trying the software. For your own: --config.data.source=directory --config.data.path=..."
+        )
+    say(
+        f"{len(crystals)} crystals ({len(crystals.rejected)} left out), {atoms} atoms as {nodes} nodes; "
+        + ", ".join(f"{name} {len(split[name])}" for name in NAMES)
+    )
+    say(f"{config.model.num_convs} x {config.model.conv}, {count_parameters(variables)} parameters, in {workdir.path}")
+
+    training = configs.build_train_settings(config)
+    about: dict[str, Any] = {
+        "config": plain,
+        "scaler": scaler.to_dict(),
+        "table_shape": list(atom_table.shape),
+        "split": ids,
+        "versions": environment()["versions"],
+    }
+    with Checkpoints(workdir.checkpoints) as checkpoints, cli.stop_requests() as should_stop:
+        first = checkpoints.latest_step() // max(1, round(len(split["train"]) / training.batch_size))
+        workdir.keep_records(first)
+        if first:
+            say(f"going on after {first} of {training.epochs} epochs")
+        with tqdm(total=training.epochs, initial=first, desc="training", unit="epoch", file=sys.stderr) as bar:
+
+            def on_step(epoch: int, done: int, of: int) -> None:
+                bar.n = round(epoch + done / of, 2)
+                bar.refresh()
+
+            def on_epoch(record: dict[str, Any]) -> None:
+                workdir.append_record(record)
+                shown = "val_mae" if "val_mae" in record else "val_error"
+                bar.set_postfix_str(f"{shown} {record[shown]:.4g} {scaler.units[0] if shown == 'val_mae' else ''}")
+
+            fitted = fit(
+                model,
+                variables,
+                crystals.graphs,
+                crystals.targets,
+                split,
+                scaler,
+                training,
+                configs.build_optimizer_settings(config),
+                checkpoints=checkpoints,
+                about=about,
+                on_step=on_step,
+                on_epoch=on_epoch,
+                should_stop=should_stop,
+            )
+    if not fitted.is_finished:
+        say(f"stopped; the same command goes on:\n  {_command()}")
+        return
+
+    began = time.monotonic()
+    measured = {
+        name: evaluation.measure(scaler, crystals.targets[split[name]], fitted.values[split[name]]) for name in NAMES
+    }
+    judged = "test" if len(split["test"]) else "val"
+    targets, values = crystals.targets[split[judged]], fitted.values[split[judged]]
+    workdir.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids[judged], targets, values))
+    drawn = evaluation.pictures(scaler, targets, values, judged)
+    drawn |= evaluation.learning_curves(scaler, workdir.records(), int(fitted.state.best_epoch))
+    workdir.save_figures(drawn)
+    seconds |= fitted.seconds | {"evaluation": time.monotonic() - began}
+    seconds["total"] = time.monotonic() - started
+    seconds["rest"] = seconds["total"] - sum(value for name, value in seconds.items() if name != "total")
+    workdir.write_json(
+        "summary.json",
+        {
+            "metrics": measured,
+            f"{judged}_intervals_95": evaluation.measure_intervals(scaler, targets, values),
+            "properties": dict(zip(scaler.names, scaler.units, strict=True)),
+            "best_epoch": int(fitted.state.best_epoch),
+            "parameters": count_parameters(variables),
+            "crystals": {name: len(split[name]) for name in NAMES} | {"left_out": len(crystals.rejected)},
+            "seconds": seconds,
+            "train_crystals_per_second": fitted.crystals_per_second,
+            "padding": dict(zip(("nodes", "edges"), np.round(fitted.padding, 4).tolist(), strict=True)),
+            "command": _command(),
+            **environment(),
+        },
+    )
+    say("")
+    for line in evaluation.headline(scaler, targets, values):
+        say(f"{judged} {line}")
+    say(f"in {seconds['total']:.0f} s; {fitted.crystals_per_second:.0f} crystals/s in training\n")
+    say(f"results   {workdir.path}/summary.json, predictions.csv, {', '.join(f'{name}.png' for name in drawn)}")
+    say(f"predict   python -m experiments.predict --workdir={workdir.path} --input=YOUR_CIFS")
+    say(f"evaluate  python -m experiments.evaluate --workdir={workdir.path}")
+    say("your data python -m experiments.train --config=configs/formation_energy.py --workdir=runs/mine \\")
+    say("            --config.data.source=directory --config.data.path=FOLDER --config.data.target=NAME")
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def _config_name() -> str:
+    given = next(argument for argument in sys.argv if argument.startswith(("--config=", "-config=")))
+    path, _, preset = given.split("=", 1)[1].partition(":")
+    return f"{Path(path).stem}_{preset}" if preset else Path(path).stem
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "experiments.train", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,32 @@
+"""Shared fixtures: where the real data lie, and crystals with known answers."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from cgcnn_jax.data.crystal import Crystal
+
+# Shapes that broadcast by accident are bugs.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data, from CGCNN_DATA; skips, and says so, where it is absent."""
+    folder = Path(os.environ.get("CGCNN_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set CGCNN_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rock_salt() -> Crystal:
+    """NaCl, conventional cell, a = 5.64 Å: 6 neighbours at 2.82 Å, 12 at 3.988 Å."""
+    face_centers = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    coords = np.concatenate([face_centers, (face_centers + [0.5, 0, 0]) % 1])
+    return Crystal.from_arrays("NaCl", 5.64 * np.eye(3), ["Na"] * 4 + ["Cl"] * 4, coords)
