@@ -88,8 +88,8 @@ def validate(config: ConfigDict) -> None:
         raise ValueError(f"config.data.path must say where the {config.data.source} crystals lie")
     if config.data.source == "demo" and config.data.wanted:
         raise ValueError(
-            f"this experiment has no embedded data. It wants {config.data.wanted}. "
-            "Start it with --config.data.source=jsonl --config.data.path=PATH (or source=directory for id_prop.csv and "
+            f"this experiment has no embedded data. It wants {config.data.wanted}; "
+            "docs/data.md tells where to get them. Start it with --config.data.source=jsonl --config.data.path=PATH (or source=directory for id_prop.csv and "
             "CIFs) and, if the property has another name there, --config.data.target=NAME"
         )
     if config.model.task == "classification" and len(target_names(config)) != 1:

@@ -4,19 +4,25 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import get_context
 
 from absl import flags
+from ml_collections import ConfigDict
 
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the flags and runs `main`; what a user can cause ends in one clear message and exit status 1 or 2."""
+def run(main: Callable[[], None], *, allow: str | None = None) -> None:
+    """Parses the flags and runs `main`; what a user can cause ends in one clear message and exit status 1 or 2.
+
+    Args:
+      main: The entry point.
+      allow: Arguments that start so are left to the entry point.
+    """
     try:
-        rest = flags.FLAGS(sys.argv)
+        rest = flags.FLAGS([argument for argument in sys.argv if not (allow and argument.startswith(allow))])
     # config_flags raises whatever reading a configuration runs into.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
         _fail(f"{_one_line(error)}\n(--help lists the flags; configs/base.py every field)", 2)
@@ -27,7 +33,7 @@ def run(main: Callable[[], None]) -> None:
     except (ValueError, OSError, RuntimeError) as error:
         if TRACEBACK.value or type(error).__module__.startswith("jax"):
             raise
-        _fail(f"{error}\n(--traceback shows where)" if str(error) else repr(error), 1)
+        _fail(_one_line(error) if "config file" in str(error) else str(error) or repr(error), 1)
 
 
 def executor(workers: int) -> Executor | None:
@@ -57,10 +63,37 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+def override_data(config: ConfigDict, arguments: Sequence[str]) -> bool:
+    """Applies --config.data.FIELD=VALUE arguments to a restored configuration; whether there were any.
+
+    Raises:
+      ValueError: For an unknown field or a value of the wrong type.
+    """
+    prefix = "--config.data."
+    given = [argument.removeprefix(prefix) for argument in arguments if argument.startswith(prefix)]
+    for argument in given:
+        field, _, text = argument.partition("=")
+        if field not in config.data:
+            raise ValueError(f"unknown field --config.data.{field}; there are {', '.join(config.data)}")
+        old = config.data[field]
+        if isinstance(old, bool):
+            if text.lower() not in ("", "true", "false"):
+                raise ValueError(f"--config.data.{field} must be true or false, got {text!r}")
+            config.data[field] = text.lower() != "false"
+        else:
+            try:
+                config.data[field] = type(old)(text)
+            except ValueError as error:
+                raise ValueError(f"--config.data.{field} must be of type {type(old).__name__}, got {text!r}") from error
+    return bool(given)
+
+
 def _one_line(error: BaseException) -> str:
     """The reason of a flag error, without ml_collections' quoting and its copy of the traceback."""
-    text = str(error.args[0] if error.args else error)
-    lines = [line.strip().strip("'\"") for line in text.replace("\\n", "\n").splitlines() if line.strip()]
+    text = str(error.args[0] if error.args else error).replace("\\n", "\n").replace("\\'", "'")
+    lines = [line.strip().strip("'\"") for line in text.splitlines() if line.strip()]
+    if "Did you mean" in text:
+        lines.insert(0, "unknown field")
     # The last line of a wrapped traceback names the cause.
     if any(line.startswith("Traceback") for line in lines):
         lines = [lines[0], lines[-1]]

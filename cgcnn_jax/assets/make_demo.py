@@ -422,7 +422,7 @@ def load_model() -> Any:
     torch.set_num_threads(1)
     with contextlib.redirect_stdout(io.StringIO()):  # CHGNet greets on every load
         model = CHGNet.load(model_name=MODEL, use_device="cpu", verbose=False)
-    model.graph_converter.set_isolated_atom_response("error")  # the loaded model only warns
+    model.graph_converter.set_isolated_atom_response("error")  # it would only warn
     return model
 
 
@@ -528,7 +528,7 @@ def relax_reference(element: str) -> float:
         structure = Structure.from_spacegroup(group, Lattice.from_parameters(*cell), [element] * len(sites), sites)
         structure = structure.get_primitive_structure()
     with contextlib.redirect_stdout(io.StringIO()):
-        optimizer = StructOptimizer(model=model, use_device="cpu")
+        optimizer = StructOptimizer(model=model, use_device="cpu", on_isolated_atoms="error")
     result = optimizer.relax(structure, fmax=0.01, steps=1000, relax_cell=recipe != "dimer", verbose=False)
     return float(result["trajectory"].energies[-1]) / len(structure)
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from cgcnn_jax.data.crystal import CrystalError, Entry, Rejected, reduced_formula
 from cgcnn_jax.data.featurize import Featurizer
-from cgcnn_jax.graph import CrystalGraphs, concatenate
+from cgcnn_jax.graph import CrystalGraphs, PadBudget, concatenate, select, unpad
 
 # Raise when the arrays change their meaning: old stores are then built anew, never misread.
 FORMAT = 1
@@ -48,6 +48,11 @@ class GraphStore:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, index: np.ndarray) -> CrystalGraphs:
+        """The graphs of some crystals, unpadded, in the order of `index`."""
+        node, edge = int(self.graphs.n_node[index].sum()), int(self.graphs.n_edge[index].sum())
+        return unpad(select(self.graphs, index, PadBudget(node + 1, edge, len(index) + 1)))
 
     def formulas(self) -> list[str]:
         """Reduced formula of each crystal, from its graph."""

@@ -1,0 +1,78 @@
+"""Judges a trained model on a split of its run, or on other crystals.
+
+python -m experiments.evaluate --workdir=DIR [--split=test] [--config.data.source=jsonl --config.data.path=PATH ...]
+
+With any --config.data flag the whole of those data is judged, and nothing of the run's split is used.
+"""
+
+import sys
+from typing import Any
+
+from absl import flags
+from experiments import allocator, cli
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
+SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Which crystals of the run.")
+OUTPUT = flags.DEFINE_string("output", None, "Name of the results in the folder; the split, or 'other'.")
+
+
+def main() -> None:
+    allocator.keep_freed_memory()
+    import numpy as np
+
+    from cgcnn_jax import config as configs
+    from cgcnn_jax import evaluation
+    from cgcnn_jax.predict import Predictor
+    from cgcnn_jax.workdir import Workdir, environment
+    from experiments import data
+
+    predictor = Predictor.restore(WORKDIR.value)
+    scaler = predictor.scaler
+    config = configs.from_dict(predictor.about["config"])
+    changed = cli.override_data(config, sys.argv[1:])
+    crystals = data.load(config, np.asarray(predictor.weights.constants["atom_table"]))
+    if changed:
+        name, index = OUTPUT.value or "other", np.arange(len(crystals))
+    else:
+        name = OUTPUT.value or SPLIT.value
+        index = _members(crystals.ids, predictor.about["split"][SPLIT.value], SPLIT.value)
+    graphs = crystals.store.take(index)
+    targets, values = crystals.targets[index], predictor.predict_graphs(graphs)
+    ids = [crystals.ids[i] for i in index]
+
+    workdir = Workdir(WORKDIR.value)
+    folder = Workdir(workdir.path / f"evaluation_{name}")
+    folder.path.mkdir(exist_ok=True)
+    folder.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values))
+    folder.write_rejected(crystals.rejected)
+    folder.save_figures(evaluation.pictures(scaler, targets, values, name))
+    summary: dict[str, Any] = {
+        "metrics": {name: evaluation.measure(scaler, targets, values)},
+        "intervals_95": evaluation.measure_intervals(scaler, targets, values),
+        "crystals": {"judged": len(index), "left_out": len(crystals.rejected)},
+        "data": configs.to_dict(config)["data"],
+        **environment(),
+    }
+    folder.write_json("summary.json", summary)
+    for line in evaluation.headline(scaler, targets, values):
+        print(f"{name} ({len(index)} crystals) {line}")
+    print(f"results   {folder.path}/summary.json, predictions.csv")
+
+
+def _members(ids: Any, wanted: list[str], split: str) -> Any:
+    """Indices of the wanted ids. Raises ValueError if the data no longer hold them."""
+    import numpy as np
+
+    if not wanted:
+        raise ValueError(f"the run has no crystal in {split}; choose another --split")
+    place = {id: index for index, id in enumerate(ids)}
+    missing = [id for id in wanted if id not in place]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(wanted)} crystals of {split} are no longer in the data: {', '.join(missing[:5])}"
+        )
+    return np.array([place[id] for id in wanted])
+
+
+if __name__ == "__main__":
+    cli.run(main, allow="--config.data.")

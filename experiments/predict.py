@@ -1,0 +1,62 @@
+"""Predicts for structure files with a trained model.
+
+python -m experiments.predict --workdir=DIR --input=FILE_OR_FOLDER [--input=...] [--output=predictions.csv]
+
+Inputs are CIF or POSCAR files, folders of them (an id_prop.csv is not needed), or .jsonl(.gz) files.
+The output has a row per structure, in input order; a structure without prediction has a reason instead.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from experiments import allocator, cli
+from tqdm import tqdm
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
+INPUT = flags.DEFINE_multi_string("input", None, "File or folder; may be given several times.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "CSV file; the screen if not given.")
+WORKERS = flags.DEFINE_integer("workers", 0, "Processes that read structures; 0 takes all cores.")
+
+
+def main() -> None:
+    allocator.keep_freed_memory()
+    from cgcnn_jax.predict import Predictor
+    from cgcnn_jax.workdir import write_text
+
+    output = Path(OUTPUT.value).expanduser() if OUTPUT.value else None
+    if output and not output.absolute().parent.is_dir():
+        raise ValueError(f"--output: there is no folder {output.absolute().parent}")
+    predictor = Predictor.restore(WORKDIR.value)
+    executor = cli.executor(WORKERS.value)
+    try:
+        with tqdm(desc="predicting", unit="crystal", leave=False, file=sys.stderr) as bar:
+            table = predictor.predict_entries(_entries(), executor=executor, on_progress=bar.update)
+    finally:
+        if executor is not None:
+            executor.shutdown()
+    text = table.to_csv(index=False, lineterminator="\n", float_format="%.8g")
+    if output:
+        write_text(output, text)
+    else:
+        print(text, end="")
+    failed = int((table["reason"] != "").sum())
+    where = f" in {output}" if output else ""
+    print(f"{len(table) - failed} predictions{where}, {failed} structures without one", file=sys.stderr)
+
+
+def _entries() -> Iterator[Any]:
+    from cgcnn_jax.data import sources
+    from cgcnn_jax.data.sources.jsonl import SUFFIXES
+
+    for given in INPUT.value:
+        if given.endswith(SUFFIXES):
+            yield from sources.read_jsonl(given)
+        else:
+            yield from sources.read_files([Path(given).expanduser()])
+
+
+if __name__ == "__main__":
+    cli.run(main)
