@@ -15,5 +15,4 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.data.wanted = "crystals with band gaps, such as MP-2018.6.1 (gap_pbe_eV)"
     config.data.target = "gap_pbe_eV"
     config.data.unit = "eV"
-    config.optimizer.learning_rate = 0.05  # published weights
     return config.lock()

@@ -4,8 +4,13 @@ A property file calls `get_config` and changes a few fields; the command line ch
   python -m experiments.train --config=configs/formation_energy.py:paper --config.train.epochs=50
 
 The part after the colon chooses a preset:
-  reference  the published code and the settings that its published weights were trained with (default)
+  reference  the network as released, in the sizes of the published weights (default)
   paper      Table II one-hot atoms, ten distance bins, Eq. 5 as printed, no batch normalisation
+
+Both train with Adam and a cosine schedule, which needs a fifth of the published epochs. The published recipe is
+  --config.optimizer.name=sgd --config.optimizer.learning_rate=0.02 --config.optimizer.schedule=milestones
+  --config.optimizer.milestones="(800,)" --config.train.epochs=1000 --config.train.batch_size=256
+(band gap 0.05; Poisson ratio and classification 0.01; elastic properties batch 64; classification 500 and 400 epochs)
 """
 
 from ml_collections import ConfigDict
@@ -81,18 +86,18 @@ def get_config(preset: str | None = None) -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"  # adam, sgd or adamw
-    config.optimizer.learning_rate = 0.01  # released code's default
+    config.optimizer.learning_rate = 5e-3  # the peak, where a schedule moves it
     config.optimizer.momentum = 0.9  # of sgd
     config.optimizer.l2 = 0.0  # coupled to the gradient as in torch; decoupled in adamw
     config.optimizer.clip_norm = 0.0  # largest gradient norm; 0 is off
-    config.optimizer.schedule = "constant"  # constant, milestones, cosine, one_cycle
+    config.optimizer.schedule = "cosine"  # constant, milestones, cosine (to 0), one_cycle
     config.optimizer.milestones = (0,)  # epochs at which the learning rate is multiplied by factor
     config.optimizer.factor = 0.1
     config.optimizer.warmup_epochs = 0.0  # of cosine
 
     config.train = ConfigDict()
-    config.train.epochs = 30  # released code's default
-    config.train.batch_size = 256  # crystals a step; released code's default
+    config.train.epochs = 200
+    config.train.batch_size = 64  # crystals a step
     config.train.patience = 0  # epochs without a better validation error before stopping; 0 is off
     config.train.average_decay = 0.0  # of the exponential average of the weights that predicts; 0 is off
     config.train.save_seconds = 60.0  # between checkpoints
@@ -104,5 +109,5 @@ def get_config(preset: str | None = None) -> ConfigDict:
         config.model.conv = "gated"
         config.model.num_convs = 3
         config.model.activate_pooled = False
-        config.optimizer.learning_rate = 1e-3
+        config.optimizer.learning_rate = 1e-3  # without normalisation larger steps diverge
     return config

@@ -17,5 +17,4 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.model.task = "classification"
     config.model.num_classes = 2
     config.model.dropout = 0.5  # published weights
-    config.optimizer.learning_rate = 0.01
     return config.lock()

@@ -14,6 +14,4 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config = base.get_config(preset)
     config.data.wanted = "crystals with Poisson ratios, such as the CGCNN elasticity list (poisson_ratio)"
     config.data.target = "poisson_ratio"
-    config.optimizer.learning_rate = 0.01  # published weights
-    config.train.batch_size = 64  # published weights
     return config.lock()

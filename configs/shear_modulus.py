@@ -16,5 +16,4 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.data.target = "G_vrh_GPa"
     config.data.unit = "GPa"
     config.data.log10 = True
-    config.train.batch_size = 64  # published weights
     return config.lock()

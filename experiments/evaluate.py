@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from absl import flags
+
 from experiments import allocator, cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)

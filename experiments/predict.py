@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from experiments import allocator, cli
 from tqdm import tqdm
+
+from experiments import allocator, cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
 INPUT = flags.DEFINE_multi_string("input", None, "File or folder; may be given several times.", required=True)

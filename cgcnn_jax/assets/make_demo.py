@@ -4,8 +4,8 @@ Needs `pip install chgnet`, which no other part of the project needs; an environ
 
     python -m cgcnn_jax.assets.make_demo --workers 2
 
-or, where cgcnn_jax is not installed, `python cgcnn_jax/assets/make_demo.py`. Takes about ten minutes on two cores. Stop
-it at any time: finished crystals wait in a file beside the output, and the next run goes on from there.
+or, where cgcnn_jax is not installed, `python cgcnn_jax/assets/make_demo.py`. Takes less than ten minutes on two cores.
+Stop it at any time: finished crystals wait in a file beside the output, and the next run goes on from there.
 
 How a crystal is made:
   1. A prototype is filled with elements and scaled until its closest atoms touch (covalent radii).
@@ -365,7 +365,7 @@ def birch_murnaghan(volumes: np.ndarray, energies: np.ndarray) -> tuple[float, f
     """
     scale = volumes.mean() ** (-2 / 3)
     y = volumes ** (-2 / 3) / scale  # close to 1: the cubic is well conditioned in y - 1
-    fit = np.polynomial.Polynomial.fit(y - 1, energies, 3, domain=[-0.05, 0.05])
+    fit: Any = np.polynomial.Polynomial.fit(y - 1, energies, 3, domain=[-0.05, 0.05])
     roots = fit.deriv().roots()
     minima = [r.real for r in roots if abs(r.imag) < 1e-9 and fit.deriv(2)(r.real) > 0 and r.real > -1]
     if not minima:
@@ -488,7 +488,7 @@ def relax(prototype: Prototype, elements: tuple[str, ...]) -> tuple[Any, float, 
             break
         strain += step
         if abs(strain) > MAX_AXIAL_STRAIN:
-            raise Dropped(f"c/a leaves the prototype's by more than {MAX_AXIAL_STRAIN:.0%}")
+            raise Dropped(f"ln(c/a) moves more than {MAX_AXIAL_STRAIN} from the prototype's")
     else:
         raise Dropped("c/a does not converge")
     if not SCAN[0] < volume / start < SCAN[-1]:
