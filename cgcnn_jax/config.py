@@ -26,6 +26,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("demo", "jsonl", "directory", "files"),
     "data.on_error": ("error", "skip"),
     "split.kind": ("ratio", "size", "source", "files", "k_fold"),
+    "graph.fidelity": ("", "published"),
     "graph.neighbors": ("shells", "nearest", "radius", "voronoi"),
     "atoms.properties": (2, 3, 9),  # type: ignore[dict-item]
     "bonds.basis": ("gaussian", "bins"),
@@ -71,7 +72,7 @@ def validate(config: ConfigDict) -> None:
     """
     for name, choices in _CHOICES.items():
         if _get(config, name) not in choices:
-            listed = ", ".join(map(str, choices))
+            listed = ", ".join(str(choice) or "''" for choice in choices)
             raise ValueError(f"config.{name} must be one of {listed}; got {_get(config, name)!r}")
     for name in _POSITIVE:
         if not _get(config, name) > 0:
@@ -103,6 +104,11 @@ def validate(config: ConfigDict) -> None:
         )
     if config.bonds.basis == "gaussian" and config.bonds.spacing >= config.bonds.cutoff:
         raise ValueError(f"config.bonds.spacing must be below bonds.cutoff; got {config.bonds.spacing}")
+    if config.optimizer.warmup_epochs >= config.train.epochs:
+        raise ValueError(
+            f"config.optimizer.warmup_epochs must be below train.epochs; got {config.optimizer.warmup_epochs} of "
+            f"{config.train.epochs}"
+        )
     if config.bonds.low >= config.bonds.high:
         raise ValueError(f"config.bonds.low must be below bonds.high; got {config.bonds.low} and {config.bonds.high}")
     if len(units(config)) != len(target_names(config)):
@@ -140,7 +146,7 @@ def build_featurizer(config: ConfigDict, atom_table: np.ndarray) -> Featurizer:
     graph = config.graph
     rules: dict[str, NeighborRule] = {
         "shells": WholeShells(graph.num_neighbors, graph.cutoff, graph.shell_tolerance),
-        "nearest": NearestK(graph.num_neighbors, graph.cutoff),
+        "nearest": NearestK(graph.num_neighbors, graph.cutoff, graph.fidelity == "published"),
         "radius": Radius(graph.cutoff),
         "voronoi": VoronoiBonds(graph.cutoff, graph.bond_tolerance),
     }

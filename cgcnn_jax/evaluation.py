@@ -11,8 +11,6 @@ from cgcnn_jax.train import metrics
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Measured = dict[str, float | dict[str, float]]
-
 
 def measure(scaler: TargetScaler, targets: np.ndarray, values: np.ndarray) -> dict[str, Any]:
     """Metrics of one split.
@@ -49,9 +47,9 @@ def headline(scaler: TargetScaler, targets: np.ndarray, values: np.ndarray) -> l
     several = len(scaler.names) > 1
     lines = []
     for name, unit in zip(scaler.names, scaler.units, strict=True):
-        one, low_high = (measured.get(name), bounds.get(name)) if several else (measured, bounds)
+        one = measured.get(name) if several else measured
         if one:
-            low, high = low_high["mae"]
+            low, high = (bounds[name] if several else bounds)["mae"]
             lines.append(
                 f"{name}: MAE {one['mae']:.4g} {unit} (95 %: {low:.4g} to {high:.4g}), R² {one['r2']:.3f}, "
                 f"{one['mad_over_mae']:.1f} times better than guessing the mean"

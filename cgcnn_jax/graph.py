@@ -110,7 +110,7 @@ def select(graphs: CrystalGraphs, index: Array, budget: PadBudget) -> CrystalGra
     if xp is np:
         check_fits(int(n_node.sum()), int(n_edge.sum()), n_places, budget)
 
-    node, is_node, node_place = _gather_index(graphs.n_node, n_node, crystal, budget.n_node)
+    node, is_node, _ = _gather_index(graphs.n_node, n_node, crystal, budget.n_node)
     edge, is_edge, edge_place = _gather_index(graphs.n_edge, n_edge, crystal, budget.n_edge)
     # Senders move with their crystal: from the start of its nodes in the set to their start in the batch.
     shift = _starts(n_node) - _starts(graphs.n_node)[crystal]
@@ -172,6 +172,16 @@ def validate(graphs: CrystalGraphs) -> None:
     ):
         if counts.sum() != length:
             raise ValueError(f"{name} adds up to {counts.sum()} but the graph holds {length}")
+    for name, other in (
+        ("node_weight", "species"),
+        ("edge_weight", "distances"),
+        ("senders", "distances"),
+        ("receivers", "distances"),
+    ):
+        if len(getattr(graphs, name)) != len(getattr(graphs, other)):
+            raise ValueError(
+                f"{name} has {len(getattr(graphs, name))} entries but {other} has {len(getattr(graphs, other))}"
+            )
     first = np.repeat(_starts(n_node), n_edge)
     last = first + np.repeat(n_node, n_edge)
     for name in ("senders", "receivers"):
@@ -199,7 +209,7 @@ def check_fits(n_node: int, n_edge: int, n_graph: int, budget: PadBudget) -> Non
         if needed > held:
             raise ValueError(
                 f"the batch needs {needed} {name} (padding included) but the budget holds {held}; "
-                "rebuild it with data.batching.budget_for"
+                "rebuild it with data.batching.training_budget or packing_budget"
             )
 
 

@@ -1,7 +1,7 @@
 """Predictor: a trained model and everything it needs to turn structures into numbers."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 import pandas as pd
+from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.data import batching, sources, store
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.graph import CrystalGraphs, PadBudget, select
-from cgcnn_jax.nn.model import CGCNN, init_variables
+from cgcnn_jax.nn.model import CGCNN, Variables, init_variables
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.optimizer import build_optimizer, learning_rate_schedule
 from cgcnn_jax.train.state import TrainState, Weights, init_state
 from cgcnn_jax.train.step import predict_batch
+from cgcnn_jax.workdir import versions
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -128,6 +130,26 @@ class Predictor:
             values[index[index >= 0]] = self.scaler.unscale(outputs[: len(index)][index >= 0])
         return values
 
+    def variables_for(self, model: CGCNN) -> Variables:
+        """The weights as initial variables of a network to be trained on.
+
+        Raises:
+          ValueError: If the network has parameters of other names or shapes, naming the first.
+        """
+        mine = self.weights.variables()
+        wanted = jax.eval_shape(lambda: init_variables(model, 0, np.zeros(model.table_shape, np.float32)))
+        have, want = (
+            {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+            for tree in (mine, wanted)
+        )
+        for name in sorted(have.keys() | want.keys()):
+            if have.get(name) != want.get(name):
+                raise ValueError(
+                    f"the weights of config.init_from do not fit this network: {name} is {have.get(name)} there and "
+                    f"{want.get(name)} here; set config.model, config.atoms and config.bonds as in its config.json"
+                )
+        return mine
+
     def _predict_portion(self, portion: Sequence[Entry | Rejected], executor: Executor | None) -> pd.DataFrame:
         entries = [entry for entry in portion if not isinstance(entry, Rejected)]
         # Numbered, because the ids of structures to predict need not be unique.
@@ -175,7 +197,27 @@ class Predictor:
         return self._budget
 
 
-def blank_state(config: Any, model: CGCNN, n_target: int) -> TrainState:
+def describe(
+    config: ConfigDict, scaler: TargetScaler, table_shape: Sequence[int], split: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """The JSON saved with every checkpoint: all that `Predictor.restore` needs beside the arrays.
+
+    Args:
+      config: Of the run.
+      scaler: Fitted on its training split.
+      table_shape: Of the element table.
+      split: Ids of train, val and test.
+    """
+    return {
+        "config": configs.to_dict(config),
+        "scaler": scaler.to_dict(),
+        "table_shape": list(table_shape),
+        "split": dict(split),
+        "versions": versions(),
+    }
+
+
+def blank_state(config: ConfigDict, model: CGCNN, n_target: int) -> TrainState:
     """The shapes of a run's state, without computing it."""
     settings = configs.build_train_settings(config)
     optimizer_settings = configs.build_optimizer_settings(config)

@@ -19,7 +19,7 @@ from cgcnn_jax.data.neighbors import NearestK
 from cgcnn_jax.nn.basis import GaussianBasis
 from cgcnn_jax.nn.model import CGCNN
 from cgcnn_jax.predict import Predictor
-from cgcnn_jax.scaling import TargetScaler
+from cgcnn_jax.scaling import TargetScaler, Task
 from cgcnn_jax.torchfile import TorchFileError
 from cgcnn_jax.train.state import Weights
 
@@ -119,7 +119,7 @@ def read(
             raise TorchFileError(
                 f"{path}: has {n_gaussian} bond features, not the {round(CUTOFF / SPACING) + 1} of 8 Å and 0.2 Å"
             )
-        task = "classification" if arguments.get("task") == "classification" or n_output > 1 else "regression"
+        task: Task = "classification" if arguments.get("task") == "classification" or n_output > 1 else "regression"
         normalizer = content["normalizer"]
         scaler = TargetScaler(
             task=task,
@@ -164,6 +164,85 @@ def load(path: str | Path, *, name: str | None = None, unit: str | None = None) 
     )
     return Predictor(
         reference.model(), reference.weights, reference.scaler, featurizer, {"arguments": reference.arguments}
+    )
+
+
+def save(workdir: str | Path, path: str | Path) -> None:
+    """Writes a trained run as a checkpoint that the released code loads (predict.py, and main.py --resume's weights).
+
+    Only what the released code can express is written: one target or two classes, its own layer, the mean pool, hidden
+    layers after pooling, 41 Gaussians, the 12 nearest neighbours. It cuts those 12 through shells, so a model trained
+    on whole shells predicts slightly otherwise there.
+
+    Raises:
+      ValueError: Naming the first setting that the released code does not have.
+    """
+    predictor = Predictor.restore(workdir)
+    model, scaler = predictor.model, predictor.scaler
+    is_classifier = scaler.task == "classification"
+    basis = model.basis
+    for name, value, wanted in (
+        ("model.conv", model.conv, "gated_norm"),
+        ("model.pool", model.pool, "mean"),
+        ("model.activate_pooled", model.activate_pooled, True),
+        ("model.atom_layers", model.atom_layers, 0),
+        ("the number of targets", len(scaler.names), 1),
+        ("model.num_classes", scaler.num_classes, 2 if is_classifier else 0),
+        ("bonds", basis, GaussianBasis(CUTOFF, SPACING)),
+    ):
+        if value != wanted:
+            raise ValueError(f"{workdir}: the released code has no {name}={value!r}, only {wanted!r}")
+    if model.crystal_layers < 1:
+        raise ValueError(f"{workdir}: the released code needs at least one layer after pooling (model.crystal_layers)")
+    weights = jax.tree.map(np.asarray, predictor.weights)
+    params, stats = weights.params, weights.batch_stats
+
+    state: dict[str, np.ndarray] = {}
+
+    def put(name: str, dense: dict[str, np.ndarray]) -> None:
+        state[f"{name}.weight"], state[f"{name}.bias"] = dense["kernel"].T, dense["bias"]
+
+    def put_norm(name: str, convolution: str, parts: tuple[str, ...]) -> None:
+        for key, source, tree in (
+            ("weight", "scale", params),
+            ("bias", "bias", params),
+            ("running_mean", "mean", stats),
+            ("running_var", "var", stats),
+        ):
+            state[f"{name}.{key}"] = np.concatenate([tree[convolution][part][source] for part in parts])
+
+    put("embedding", params["embedding"])
+    for t in range(model.num_convs):
+        layer = params[f"conv_{t}"]
+        put(
+            f"convs.{t}.fc_full",
+            {key: np.concatenate([layer["gate"][key], layer["core"][key]], axis=-1) for key in ("kernel", "bias")},
+        )
+        put_norm(f"convs.{t}.bn1", f"conv_{t}", ("gate_norm", "core_norm"))
+        put_norm(f"convs.{t}.bn2", f"conv_{t}", ("sum_norm",))
+    put("conv_to_fc", params["crystal_0"])
+    for extra in range(1, model.crystal_layers):
+        put(f"fcs.{extra - 1}", params[f"crystal_{extra}"])
+    put("fc_out", params["output"])
+    torchfile.write(
+        path,
+        {
+            "epoch": 0,
+            "state_dict": state,
+            "best_mae_error": float("inf"),
+            "optimizer": {},
+            "normalizer": {
+                "mean": np.array(scaler.mean[0], np.float32),
+                "std": np.array(scaler.std[0], np.float32),
+            },
+            "args": {
+                "task": scaler.task,
+                "atom_fea_len": model.features,
+                "h_fea_len": model.crystal_features,
+                "n_conv": model.num_convs,
+                "n_h": model.crystal_layers,
+            },
+        },
     )
 
 

@@ -41,13 +41,15 @@ class TargetScaler:
         unlabelled = np.flatnonzero(np.isnan(targets).all(axis=0))
         if len(unlabelled):
             raise ValueError(f"target {names[unlabelled[0]]!r} has no label in the training split")
-        std = np.nanstd(targets, axis=0)
+        # Not std > 0: equal labels have a standard deviation of rounding, as 1e-17 for three times 0.1.
+        is_constant = np.nanmax(targets, axis=0) == np.nanmin(targets, axis=0)
+        std = np.where(is_constant, 1.0, np.nanstd(targets, axis=0))
         return cls(
             "regression",
             names,
             units,
             tuple(np.nanmean(targets, axis=0).tolist()),
-            tuple(np.where(std > 0, std, 1.0).tolist()),
+            tuple(std.tolist()),
         )
 
     @classmethod
@@ -89,4 +91,5 @@ class TargetScaler:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TargetScaler":
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**fields)

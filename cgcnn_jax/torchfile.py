@@ -6,17 +6,20 @@ Two formats: torch >= 1.6 writes a zip archive, older ones (and the published CG
 the raw storages.
 """
 
+# mypy: disable-error-code="attr-defined,misc,name-defined"
 import io
 import math
 import pickle
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from cgcnn_jax.files import write_bytes
 
 MAX_BYTES = 2**30
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -144,7 +147,7 @@ _ALLOWED: dict[str, Any] = {
 
 
 # The unpickler written in Python: the one in C reserves memory for any memo index that a file names.
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+class _Unpickler(pickle._Unpickler):
     def __init__(self, file: io.BytesIO, storage: Callable[..., _Storage] | None = None) -> None:
         super().__init__(file, encoding="utf-8")
         self._storage = storage
@@ -209,3 +212,75 @@ def _as_arrays(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return type(tree)(_as_arrays(value) for value in tree)
     return tree
+
+
+class _Name:
+    """A global that is written by name only."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+
+
+class _StorageOf:
+    """Written as the persistent identity of a storage."""
+
+    def __init__(self, key: str, size: int) -> None:
+        self.key, self.size = key, size
+
+
+_REBUILD = _Name("torch._utils", "_rebuild_tensor_v2")
+_ORDERED = _Name("collections", "OrderedDict")
+
+
+# The pickler written in Python: only there can a name be written without importing what it names.
+class _Pickler(pickle._Pickler):
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=2)
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def persistent_id(self, value: Any) -> Any:
+        if isinstance(value, _StorageOf):
+            return ("storage", _Name("torch", "FloatStorage"), value.key, "cpu", value.size, None)
+        return None
+
+    def save(self, value: Any, save_persistent_id: bool = True) -> None:
+        if isinstance(value, _Name):
+            self.write(b"c" + f"{value.module}\n{value.name}\n".encode())
+        elif isinstance(value, np.ndarray):
+            key = str(len(self.arrays))
+            self.arrays[key] = np.array(value, "<f4", order="C")
+            stride = tuple(int(step) // 4 for step in self.arrays[key].strides)
+            storage = _StorageOf(key, value.size)
+            self._call(_REBUILD, (storage, 0, tuple(value.shape), stride, False, _Made(_ORDERED)))
+        elif isinstance(value, _Made):
+            self._call(value.name, ())
+        else:
+            super().save(value, save_persistent_id)
+
+    def _call(self, name: _Name, arguments: tuple[Any, ...]) -> None:
+        self.save(name)
+        super().save(arguments)
+        self.write(pickle.REDUCE)
+
+
+class _Made:
+    """What a global without arguments returns."""
+
+    def __init__(self, name: _Name) -> None:
+        self.name = name
+
+
+def write(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Writes nested dictionaries of numbers, text and float32 arrays as a torch file, arrays becoming tensors.
+
+    The format is the one before torch 1.6, which every version reads.
+    """
+    file = io.BytesIO()
+    for header in (_MAGIC, 1001, {"protocol_version": 1001, "little_endian": True}):
+        pickle.dump(header, file, protocol=2)
+    pickler = _Pickler(file)
+    pickler.dump(dict(content))
+    pickle.dump(list(pickler.arrays), file, protocol=2)
+    for array in pickler.arrays.values():
+        file.write(struct.pack("<q", array.size) + array.tobytes())
+    write_bytes(Path(path), file.getvalue())

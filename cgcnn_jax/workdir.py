@@ -17,7 +17,6 @@ import math
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.data.crystal import Rejected
+from cgcnn_jax.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,19 +96,6 @@ class Workdir:
             file.write(json.dumps(_finite(record)) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """CSV text; None is an empty cell."""
     text = io.StringIO()
@@ -122,7 +109,6 @@ def environment() -> dict[str, Any]:
     """Hardware, versions and commit, for the summary of a run."""
     import jax
 
-    names = ("cgcnn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pymatgen")
     devices = jax.devices()
     return {
         "hardware": {
@@ -132,9 +118,15 @@ def environment() -> dict[str, Any]:
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "system": platform.platform(),
         },
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in names},
+        "versions": versions(),
         "commit": _commit(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that numbers depend on."""
+    names = ("cgcnn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pymatgen")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
 
 
 def _processor() -> str:

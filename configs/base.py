@@ -26,6 +26,8 @@ def get_config(preset: str | None = None) -> ConfigDict:
         raise ValueError(f"unknown preset {name!r} after the colon; choose one of {', '.join(PRESETS)}")
     config = ConfigDict()
 
+    config.init_from = ""  # work directory whose weights training starts from (fine-tuning); the network must be alike
+
     config.data = ConfigDict()
     config.data.source = "demo"  # demo, jsonl (shared/data's format), directory (id_prop.csv, ID.cif), files
     config.data.path = ""  # file or folder of the source; files takes several, separated by commas
@@ -53,6 +55,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.graph.neighbors = "shells"  # shells (whole), nearest (exactly k), radius, voronoi (the paper's rule)
     config.graph.num_neighbors = 12  # released code
     config.graph.cutoff = 8.0  # Å, released code; voronoi: 6 Å in the paper
+    config.graph.fidelity = ""  # published: an atom short of `nearest` neighbours gets the released code's false bonds
     config.graph.shell_tolerance = 1e-3  # Å, distances closer than this are one shell
     config.graph.bond_tolerance = 0.25  # Å beyond the covalent radii, voronoi (paper)
     config.graph.quotient = True  # one node for all equivalent atoms; the same predictions, several times faster
@@ -91,7 +94,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.optimizer.l2 = 0.0  # coupled to the gradient as in torch; decoupled in adamw
     config.optimizer.clip_norm = 0.0  # largest gradient norm; 0 is off
     config.optimizer.schedule = "cosine"  # constant, milestones, cosine (to 0), one_cycle
-    config.optimizer.milestones = (0,)  # epochs at which the learning rate is multiplied by factor
+    config.optimizer.milestones = ()  # epochs at which the learning rate is multiplied by factor
     config.optimizer.factor = 0.1
     config.optimizer.warmup_epochs = 0.0  # of cosine
 

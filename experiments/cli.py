@@ -14,26 +14,27 @@ from ml_collections import ConfigDict
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
 
-def run(main: Callable[[], None], *, allow: str | None = None) -> None:
+def run(main: Callable[..., None], *, allow: str | None = None, positional: bool = False) -> None:
     """Parses the flags and runs `main`; what a user can cause ends in one clear message and exit status 1 or 2.
 
     Args:
       main: The entry point.
       allow: Arguments that start so are left to the entry point.
+      positional: Hand arguments that are no flags to `main`; otherwise they are an error.
     """
     try:
         rest = flags.FLAGS([argument for argument in sys.argv if not (allow and argument.startswith(allow))])
     # config_flags raises whatever reading a configuration runs into.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
         _fail(f"{_one_line(error)}\n(--help lists the flags; configs/base.py every field)", 2)
-    if len(rest) > 1:
+    if len(rest) > 1 and not positional:
         _fail(f"unexpected argument {rest[1]!r}; flags are written --name=value", 2)
     try:
-        main()
+        main(*rest[1:])
     except (ValueError, OSError, RuntimeError) as error:
         if TRACEBACK.value or type(error).__module__.startswith("jax"):
             raise
-        _fail(_one_line(error) if "config file" in str(error) else str(error) or repr(error), 1)
+        _fail(str(error) or repr(error), 1)
 
 
 def executor(workers: int) -> Executor | None:

@@ -65,7 +65,9 @@ def _members(ids: Any, wanted: list[str], split: str) -> Any:
     import numpy as np
 
     if not wanted:
-        raise ValueError(f"the run has no crystal in {split}; choose another --split")
+        raise ValueError(
+            f"the run has no crystal in {split}; choose another --split, or name data (--config.data.path=...)"
+        )
     place = {id: index for index, id in enumerate(ids)}
     missing = [id for id in wanted if id not in place]
     if missing:

@@ -24,8 +24,8 @@ WORKERS = flags.DEFINE_integer("workers", 0, "Processes that read structures; 0 
 
 def main() -> None:
     allocator.keep_freed_memory()
+    from cgcnn_jax.files import write_text
     from cgcnn_jax.predict import Predictor
-    from cgcnn_jax.workdir import write_text
 
     output = Path(OUTPUT.value).expanduser() if OUTPUT.value else None
     if output and not output.absolute().parent.is_dir():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from experiments import allocator, cli
@@ -21,9 +21,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/NAME of 
 
 def main() -> None:
     started = time.monotonic()
-    config = CONFIG.value
-    if config is None:
-        raise ValueError("--config=FILE says what to train; try --config=configs/formation_energy.py")
+    config = _config()
     allocator.keep_freed_memory()
     # Imported after the flags are checked, so that a misspelt one is told at once.
     import numpy as np
@@ -32,6 +30,7 @@ def main() -> None:
     from cgcnn_jax import evaluation
     from cgcnn_jax.data.splits import NAMES
     from cgcnn_jax.nn.model import count_parameters, init_variables
+    from cgcnn_jax.predict import Predictor, describe
     from cgcnn_jax.train.checkpoint import Checkpoints
     from cgcnn_jax.train.loop import fit
     from cgcnn_jax.workdir import Workdir, environment
@@ -54,32 +53,27 @@ def main() -> None:
     scaler = configs.build_scaler(config, crystals.targets[split["train"]])
     model = configs.build_model(config, atom_table.shape, scaler.n_output)
     variables = init_variables(model, config.train.seed, atom_table)
+    if config.init_from:
+        variables = Predictor.restore(config.init_from).variables_for(model)
     atoms, nodes = int(crystals.store.n_atom.sum()), int(crystals.graphs.n_node.sum())
-    say = _say
     if config.data.source == "demo":
-        say(
+        _say(
             "The demo crystals' labels come from a machine-learned potential (CHGNet), not from DFT or experiment:\n"
             "this set is for trying the software. For your own: --config.data.source=directory --config.data.path=..."
         )
-    say(
+    _say(
         f"{len(crystals)} crystals ({len(crystals.rejected)} left out), {atoms} atoms as {nodes} nodes; "
         + ", ".join(f"{name} {len(split[name])}" for name in NAMES)
     )
-    say(f"{config.model.num_convs} x {config.model.conv}, {count_parameters(variables)} parameters, in {workdir.path}")
+    _say(f"{config.model.num_convs} x {config.model.conv}, {count_parameters(variables)} parameters, in {workdir.path}")
 
     training = configs.build_train_settings(config)
-    about: dict[str, Any] = {
-        "config": plain,
-        "scaler": scaler.to_dict(),
-        "table_shape": list(atom_table.shape),
-        "split": ids,
-        "versions": environment()["versions"],
-    }
+    about = describe(config, scaler, atom_table.shape, ids)
     with Checkpoints(workdir.checkpoints) as checkpoints, cli.stop_requests() as should_stop:
         first = checkpoints.latest_step() // max(1, round(len(split["train"]) / training.batch_size))
         workdir.keep_records(first)
         if first:
-            say(f"going on after {first} of {training.epochs} epochs")
+            _say(f"going on after {first} of {training.epochs} epochs")
         with tqdm(total=training.epochs, initial=first, desc="training", unit="epoch", file=sys.stderr) as bar:
 
             def on_step(epoch: int, done: int, of: int) -> None:
@@ -107,7 +101,7 @@ def main() -> None:
                 should_stop=should_stop,
             )
     if not fitted.is_finished:
-        say(f"stopped; the same command goes on:\n  {_command()}")
+        _say(f"stopped; the same command goes on:\n  {_command()}")
         return
 
     began = time.monotonic()
@@ -127,7 +121,7 @@ def main() -> None:
         "summary.json",
         {
             "metrics": measured,
-            f"{judged}_intervals_95": evaluation.measure_intervals(scaler, targets, values),
+            "intervals_95": {judged: evaluation.measure_intervals(scaler, targets, values)},
             "properties": dict(zip(scaler.names, scaler.units, strict=True)),
             "best_epoch": int(fitted.state.best_epoch),
             "parameters": count_parameters(variables),
@@ -139,15 +133,15 @@ def main() -> None:
             **environment(),
         },
     )
-    say("")
+    _say("")
     for line in evaluation.headline(scaler, targets, values):
-        say(f"{judged} {line}")
-    say(f"in {seconds['total']:.0f} s; {fitted.crystals_per_second:.0f} crystals/s in training\n")
-    say(f"results   {workdir.path}/summary.json, predictions.csv, {', '.join(f'{name}.png' for name in drawn)}")
-    say(f"predict   python -m experiments.predict --workdir={workdir.path} --input=YOUR_CIFS")
-    say(f"evaluate  python -m experiments.evaluate --workdir={workdir.path}")
-    say("your data python -m experiments.train --config=configs/formation_energy.py --workdir=runs/mine \\")
-    say("            --config.data.source=directory --config.data.path=FOLDER --config.data.target=NAME")
+        _say(f"{judged} {line}")
+    _say(f"in {seconds['total']:.0f} s; {fitted.crystals_per_second:.0f} crystals/s in training\n")
+    _say(f"results   {workdir.path}/summary.json, predictions.csv, {', '.join(f'{name}.png' for name in drawn)}")
+    _say(f"predict   python -m experiments.predict --workdir={workdir.path} --input=YOUR_CIFS")
+    _say(f"evaluate  python -m experiments.evaluate --workdir={workdir.path}")
+    _say("your data python -m experiments.train --config=configs/formation_energy.py --workdir=runs/mine \\")
+    _say("            --config.data.source=directory --config.data.path=FOLDER --config.data.target=NAME")
 
 
 def _say(text: str) -> None:
@@ -155,9 +149,27 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
+def _config() -> ConfigDict:
+    """The configuration of the command line. Raises ValueError if there is none."""
+    path = Path(_config_file()[0])
+    if not path.is_file():
+        known = ", ".join(sorted(str(file) for file in Path("configs").glob("[a-z]*.py") if file.stem != "base"))
+        raise ValueError(f"--config={path}: no such file; from the project's folder there are {known or 'none'}")
+    return CONFIG.value
+
+
+def _config_file() -> tuple[str, str]:
+    """File and preset of --config=FILE:PRESET."""
+    for place, argument in enumerate(sys.argv):
+        name, has_value, value = argument.lstrip("-").partition("=")
+        if name == "config" and argument.startswith("-"):
+            path, _, preset = (value if has_value else sys.argv[place + 1]).partition(":")
+            return path, preset
+    raise ValueError("--config=FILE says what to train; try --config=configs/formation_energy.py")
+
+
 def _config_name() -> str:
-    given = next(argument for argument in sys.argv if argument.startswith(("--config=", "-config=")))
-    path, _, preset = given.split("=", 1)[1].partition(":")
+    path, preset = _config_file()
     return f"{Path(path).stem}_{preset}" if preset else Path(path).stem
 
 

@@ -12,6 +12,7 @@ import io
 import warnings
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 VERSION = "0.4.0"
 LAST = 103
@@ -50,7 +51,7 @@ def render() -> str:
     return COMMENT + text.getvalue()
 
 
-def _row(element) -> dict[str, int | str]:
+def _row(element: Any) -> dict[str, int | str]:
     z = element.atomic_number
     group, period = element.group_id, element.period
     cordero = element.covalent_radius_cordero

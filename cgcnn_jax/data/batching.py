@@ -3,8 +3,6 @@
 A plan is i32[n_batch, n_place]: crystal indices, -1 for an empty place. `graph.select` turns a row into a batch.
 """
 
-import heapq
-
 import numpy as np
 
 from cgcnn_jax.graph import CrystalGraphs, PadBudget
@@ -98,20 +96,24 @@ def padding_share(graphs: CrystalGraphs, plan: np.ndarray, budget: PadBudget) ->
 
 
 def _deal(graphs: CrystalGraphs, members: np.ndarray, n_batch: int, rng: np.random.Generator) -> list[list[int]]:
-    """Every crystal, in random order but the large ones first, goes to the emptiest batch."""
-    share = graphs.n_edge[members] / graphs.n_edge[members].mean() + graphs.n_node[members] / (
-        graphs.n_node[members].mean()
-    )
+    """Every crystal, in random order but the large ones first, goes to the batch that it leaves emptiest.
+
+    The fullness of a batch is the larger of its shares of nodes and of edges. Their sum would need less arithmetic (1
+    instead of 5 microseconds a crystal) but leaves 5 % and 7 % of padding where this leaves 3 % (MP, 250 a batch).
+    """
+    share = np.stack([graphs.n_node[members], graphs.n_edge[members]], axis=1)
+    share = share / share.mean(axis=0)
+    size = share.sum(axis=1)
     order = rng.permutation(len(members))
-    is_large = share[order] > np.quantile(share, 0.8)
+    is_large = size[order] > np.quantile(size, 0.8)
     # Large ones last could find every batch nearly full and leave one far over the mean.
     order = np.concatenate([order[is_large], order[~is_large]])
     batches: list[list[int]] = [[] for _ in range(n_batch)]
-    loads = [(0.0, batch) for batch in range(n_batch)]
+    loads = np.zeros((n_batch, 2))
     for place in order:
-        load, batch = loads[0]
+        batch = int((loads + share[place]).max(axis=1).argmin())
         batches[batch].append(int(members[place]))
-        heapq.heapreplace(loads, (load + share[place], batch))
+        loads[batch] += share[place]
     return batches
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -83,15 +84,20 @@ class Crystal:
     ) -> "Crystal":
         """Checks and converts; species are symbols or atomic numbers. Raises CrystalError."""
         try:
-            cell = np.array(lattice, dtype=np.float64).reshape(3, 3)
-            coords = np.array(frac_coords, dtype=np.float64).reshape(-1, 3)
-            numbers = np.array([elements.atomic_number(s) if isinstance(s, str) else s for s in species], np.int32)
-        except (TypeError, ValueError) as error:
+            # The neighbour search wants rows one after another in memory, also of a transposed lattice.
+            cell = np.array(lattice, dtype=np.float64, order="C").reshape(3, 3)
+            coords = np.array(frac_coords, dtype=np.float64, order="C")
+            numbers = np.array(
+                [elements.atomic_number(s) if isinstance(s, str) else operator.index(s) for s in species], np.int32
+            )
+        except (TypeError, ValueError, OverflowError) as error:
             raise CrystalError(f"{id}: {error}") from error
-        if len(numbers) != len(coords):
-            raise CrystalError(f"{id}: {len(numbers)} species for {len(coords)} coordinates")
         if len(numbers) == 0:
             raise CrystalError(f"{id}: no atoms")
+        if coords.shape != (len(numbers), 3):
+            raise CrystalError(
+                f"{id}: {len(numbers)} species need coordinates of shape ({len(numbers)}, 3), got {coords.shape}"
+            )
         if numbers.min() < 1 or numbers.max() > len(elements.SYMBOLS):
             raise CrystalError(
                 f"{id}: atomic numbers must be 1 to {len(elements.SYMBOLS)}, got {numbers.min()} to {numbers.max()}"
@@ -101,7 +107,7 @@ class Crystal:
         volume = abs(np.linalg.det(cell))
         if volume < 1e-3 * len(numbers):
             raise CrystalError(f"{id}: cell of {volume:.3g} Å³ for {len(numbers)} atoms; the lattice is degenerate")
-        return cls(id, cell, numbers, coords, dict(targets or {}), split)
+        return cls(id, cell, numbers, coords, {key: as_number(value) for key, value in (targets or {}).items()}, split)
 
     @classmethod
     def from_structure(
@@ -130,11 +136,13 @@ class Crystal:
     @classmethod
     def from_record(cls, record: Mapping[str, Any], default_id: str) -> "Crystal":
         """From a JSON record with lattice, species, frac_coords and optional id, properties, split."""
-        id = str(record.get("id", default_id))
+        id = default_id if record.get("id") is None else str(record["id"])
         missing = [key for key in ("lattice", "species", "frac_coords") if key not in record]
         if missing:
             raise CrystalError(f"{id}: the record has no {', '.join(missing)}; it has {', '.join(record)}")
-        targets = {key: as_number(value) for key, value in (record.get("properties") or {}).items()}
+        targets = record.get("properties") or {}
+        if not isinstance(targets, Mapping):
+            raise CrystalError(f"{id}: properties must be an object of names and values, got {targets!r}")
         return cls.from_arrays(
             id, record["lattice"], record["species"], record["frac_coords"], targets, record.get("split")
         )
@@ -151,7 +159,7 @@ class Crystal:
     def to_structure(self) -> "Structure":
         from pymatgen.core import Structure
 
-        return Structure(self.lattice, [int(z) for z in self.species], self.frac_coords)
+        return Structure(self.lattice, [elements.symbol(int(z)) for z in self.species], self.frac_coords)
 
     @property
     def formula(self) -> str:
@@ -182,7 +190,7 @@ def as_number(value: Any) -> float:
     """A float; NaN for what is not a number (None, text), so that it counts as unknown."""
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
 
 
@@ -190,7 +198,7 @@ def parse_json(text: str, where: str) -> Any:
     """JSON with the place of the error in the message."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # a JSONDecodeError, or a number of thousands of digits
         raise CrystalError(f"{where}: not JSON ({error})") from error
 
 

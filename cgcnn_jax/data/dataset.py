@@ -1,6 +1,5 @@
 """Dataset: graphs with labels. The checks that every crystal passes on its way in."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -82,11 +81,13 @@ def load(
     """
     kept: dict[str, Entry] = {}
     rejected: list[Rejected] = []
-    available: Counter[str] = Counter()
+    available: set[str] = set()
+    n_read = 0
     for entry in entries:
         if isinstance(entry, Rejected):
             rejected.append(entry)
             continue
+        n_read += 1
         available.update(entry.targets.keys())
         problem = _problem(entry, kept, targets, log10)
         if problem:
@@ -95,10 +96,10 @@ def load(
             kept[entry.id] = entry
     n_seen = len(kept) + len(rejected)
     unknown = [name for name in targets if name not in available]
-    if unknown and n_seen:
+    if unknown and n_read:
         raise DataError(
             f"no crystal has the target {unknown[0]!r}; the data have {', '.join(sorted(available)) or 'no labels'} "
-            "(data.targets)"
+            "(data.target)"
         )
     settle(rejected, n_seen, on_error)
 

@@ -69,7 +69,7 @@ class WholeShells:
                 break
             radius = min(1.3 * radius, self.cutoff)
         edges = edges.take(edges.distances <= (last + self.tolerance)[edges.receivers])
-        return _checked(crystal, edges, f"within {self.cutoff} Å")
+        return _checked(crystal, edges, f"within {self.cutoff} Å; raise graph.cutoff")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class NearestK:
       num_neighbors: k.
       cutoff: Largest distance in Å.
       published_padding: Where fewer than k lie within the cutoff, add bonds to atom 0 at cutoff + 1 Å, as the published
-        code does, instead of keeping those there are. For fidelity only: the bonds are invented.
+        code does, instead of refusing the crystal. For fidelity only: the bonds are invented.
     """
 
     num_neighbors: int = 12
@@ -94,8 +94,9 @@ class NearestK:
         edges = _sorted(_within(crystal, self.cutoff))
         start = np.searchsorted(edges.receivers, np.arange(n_atom))
         edges = edges.take(np.arange(len(edges.receivers)) - start[edges.receivers] < self.num_neighbors)
+        missing = self.num_neighbors - np.bincount(edges.receivers, minlength=n_atom)
         if self.published_padding:
-            lacking = np.repeat(np.arange(n_atom), self.num_neighbors - np.bincount(edges.receivers, minlength=n_atom))
+            lacking = np.repeat(np.arange(n_atom), missing)
             edges = _sorted(
                 Edges(
                     np.concatenate([edges.receivers, lacking]),
@@ -103,7 +104,15 @@ class NearestK:
                     np.concatenate([edges.distances, np.full(len(lacking), self.cutoff + 1.0)]),
                 )
             )
-        return _checked(crystal, edges, f"within {self.cutoff} Å")
+        elif missing.any():
+            site = int(missing.argmax())
+            found = self.num_neighbors - int(missing[site])
+            raise CrystalError(
+                f"{crystal.id}: site {site} ({elements.symbol(crystal.species[site])}) has {found or 'no'} neighbour"
+                f"{'' if found == 1 else 's'} within {self.cutoff} Å, not {self.num_neighbors}; raise graph.cutoff, take whole "
+                "shells (graph.neighbors=shells), or leave the crystal out (data.on_error=skip)"
+            )
+        return _checked(crystal, edges, f"within {self.cutoff} Å; raise graph.cutoff")
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,8 @@ class Radius:
     cutoff: float = 5.0
 
     def find(self, crystal: Crystal) -> Edges:
-        return _checked(crystal, _sorted(_within(crystal, self.cutoff)), f"within {self.cutoff} Å")
+        edges = _sorted(_within(crystal, self.cutoff))
+        return _checked(crystal, edges, f"within {self.cutoff} Å; raise graph.cutoff")
 
 
 @dataclass(frozen=True)
@@ -138,11 +148,12 @@ class VoronoiBonds:
     def find(self, crystal: Crystal) -> Edges:
         radius = elements.covalent_radii()[crystal.species]
         edges = _sorted(_within(crystal, self.cutoff))
+        _check_apart(crystal, edges)  # Qhull has no cell for one of two atoms in one place
         bound = radius[edges.receivers] + radius[edges.senders] + self.tolerance
         near = edges.distances < bound
         faces = [self._has_face(crystal, site, edges) for site in range(len(crystal.species)) if near.size]
         keep = near & np.concatenate(faces) if faces else near
-        return _checked(crystal, edges.take(keep), "by the Voronoi rule")
+        return _checked(crystal, edges.take(keep), "by the Voronoi rule; raise graph.bond_tolerance")
 
     def _has_face(self, crystal: Crystal, site: int, edges: Edges) -> np.ndarray:
         """Whether each edge of `site` (in the order of `edges`) crosses a face of its Voronoi cell."""
@@ -161,7 +172,8 @@ class VoronoiBonds:
                 # An atom farther away than twice the farthest corner cannot cut the cell.
                 if needed <= radius:
                     break
-                radius = 1.01 * needed
+                # In steps: while the sphere is small, a far corner may be that of a cell not yet cut.
+                radius = min(1.01 * needed, 1.5 * radius)
             else:
                 radius *= 1.5
             if radius > 100:
@@ -221,7 +233,8 @@ def _within(crystal: Crystal, radius: float) -> Edges:
     """All pairs within the radius, without an atom and itself, in pymatgen's order."""
     from pymatgen.optimization.neighbors import find_points_in_spheres
 
-    coords = np.ascontiguousarray(crystal.frac_coords @ crystal.lattice)
+    # Row by row as pymatgen does: one matrix product rounds otherwise, and in one of ten crystals ties fall otherwise.
+    coords = np.array([row @ crystal.lattice for row in crystal.frac_coords])
     receivers, senders, _, distances = find_points_in_spheres(
         coords, coords, r=float(radius), pbc=np.ones(3, np.int64), lattice=crystal.lattice, tol=1e-8
     )
@@ -234,8 +247,8 @@ def _sorted(edges: Edges) -> Edges:
     return edges.take(np.lexsort((edges.distances, edges.receivers)))
 
 
-def _checked(crystal: Crystal, edges: Edges, where: str) -> Edges:
-    """Raises CrystalError for overlapping atoms and atoms without a neighbour."""
+def _check_apart(crystal: Crystal, edges: Edges) -> None:
+    """Raises CrystalError for overlapping atoms."""
     if len(edges.distances) and edges.distances.min() < MIN_DISTANCE:
         edge = int(np.argmin(edges.distances))
         i, j = int(edges.receivers[edge]), int(edges.senders[edge])
@@ -244,11 +257,16 @@ def _checked(crystal: Crystal, edges: Edges, where: str) -> Edges:
             f"({elements.symbol(crystal.species[j])}) overlap, {edges.distances[edge]:.3f} Å apart; "
             f"atoms must be at least {MIN_DISTANCE} Å apart"
         )
+
+
+def _checked(crystal: Crystal, edges: Edges, where: str) -> Edges:
+    """Raises CrystalError for overlapping atoms and atoms without a neighbour `where`, which ends in a remedy."""
+    _check_apart(crystal, edges)
     lonely = np.flatnonzero(np.bincount(edges.receivers, minlength=len(crystal.species)) == 0)
     if len(lonely):
         site = int(lonely[0])
         raise CrystalError(
-            f"{crystal.id}: site {site} ({elements.symbol(crystal.species[site])}) has no neighbour {where}; "
-            "raise graph.cutoff or leave the crystal out (data.on_error=skip)"
+            f"{crystal.id}: site {site} ({elements.symbol(crystal.species[site])}) has no neighbour {where} "
+            "or leave the crystal out (data.on_error=skip)"
         )
     return edges

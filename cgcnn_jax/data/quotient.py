@@ -98,11 +98,9 @@ def _shells(distances: np.ndarray, tolerance: float) -> np.ndarray:
     gaps = np.flatnonzero(np.diff(values) > tolerance) + 1
     # Between wide gaps the values may still form a chain longer than the tolerance; such chains are cut greedily.
     for group in np.split(np.arange(len(values)), gaps):
-        low, high = group[0], group[-1]
-        while values[high] - values[low] > tolerance:
-            end = low + np.searchsorted(values[low : high + 1], values[low] + tolerance, side="right")
+        low, stop = group[0], group[-1] + 1
+        while low < stop:
+            end = low + np.searchsorted(values[low:stop], values[low] + tolerance, side="right")
             label[low:end] = number
             number, low = number + 1, end
-        label[low : high + 1] = number
-        number += 1
     return label[index]

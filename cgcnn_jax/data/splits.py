@@ -45,14 +45,16 @@ def k_fold(
     """Fold `fold` of `num_folds` is the test split; val is a share of the rest.
 
     Raises:
-      ValueError: If the fold does not exist.
+      ValueError: If the fold does not exist or holds no crystal.
     """
     if not 0 <= fold < num_folds:
         raise ValueError(f"split.fold must be 0 to {num_folds - 1}, got {fold}")
     part = _cut(groups or ids, np.full(num_folds, len(ids) / num_folds), seed)
     rest = np.flatnonzero(part != fold)
-    rest_groups = [groups[i] for i in rest] if groups else None
-    inner = by_ratio([ids[i] for i in rest], (1 - val_ratio, val_ratio, 0.0), seed + 1, rest_groups)
+    if len(rest) == len(ids):
+        raise ValueError(f"split.num_folds={num_folds} is too many: fold {fold} holds none of {len(ids)} crystals")
+    rest_groups = [groups[i] for i in rest.tolist()] if groups else None
+    inner = by_ratio([ids[i] for i in rest.tolist()], (1 - val_ratio, val_ratio, 0.0), seed + 1, rest_groups)
     return {"train": rest[inner["train"]], "val": rest[inner["val"]], "test": np.flatnonzero(part == fold)}
 
 
@@ -75,7 +77,9 @@ def from_files(ids: Sequence[str], files: Mapping[str, str]) -> Split:
     split: Split = {}
     for name in NAMES:
         path = files.get(name)
-        listed = Path(path).read_text().split() if path else []
+        # Whole lines: an id led by its folder may hold a space.
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines() if path else []
+        listed = [line.strip() for line in lines if line.strip()]
         unknown = [id for id in listed if id not in place]
         if unknown:
             raise ValueError(

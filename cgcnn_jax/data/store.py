@@ -6,6 +6,7 @@ A store is a folder named by a digest of every crystal's content and of the feat
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -19,10 +20,11 @@ import numpy as np
 
 from cgcnn_jax.data.crystal import CrystalError, Entry, Rejected, reduced_formula
 from cgcnn_jax.data.featurize import Featurizer
+from cgcnn_jax.files import write_bytes
 from cgcnn_jax.graph import CrystalGraphs, PadBudget, concatenate, select, unpad
 
 # Raise when the arrays change their meaning: old stores are then built anew, never misread.
-FORMAT = 1
+FORMAT = 2
 _CHUNK = 256
 # Starting worker processes takes as long as building this many chunks.
 _MIN_CHUNKS = 8
@@ -86,23 +88,30 @@ def build(
     """
     report = on_progress or (lambda done: None)
     if cache is None:
-        parts = list(_chunks(entries, featurizer, range(_n_chunk(entries)), executor))
-        report(len(entries))
-        return _join([part for _, part in sorted(parts, key=lambda numbered: numbered[0])])
+        parts = {}
+        for number, part in _chunks(entries, featurizer, range(_n_chunk(entries)), executor):
+            parts[number] = part
+            report(len(_chunk(entries, number)))
+        return _join([parts[number] for number in sorted(parts)])
 
     folder = cache / _key(entries, featurizer)
-    if not (folder / "index.json").exists():
-        parts_folder = folder.with_suffix(".parts")
-        parts_folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "index.json").exists():
+        report(len(entries))
+        return _read(folder)
+    parts_folder = folder.with_suffix(".parts")
+    parts_folder.mkdir(parents=True, exist_ok=True)
+    try:
         missing = [number for number in range(_n_chunk(entries)) if not _part_path(parts_folder, number).exists()]
         report(len(entries) - sum(len(_chunk(entries, number)) for number in missing))
         for number, part in _chunks(entries, featurizer, missing, executor):
             _write_part(_part_path(parts_folder, number), part)
             report(len(_chunk(entries, number)))
         _write(folder, _join([_read_part(_part_path(parts_folder, n)) for n in range(_n_chunk(entries))]))
-        shutil.rmtree(parts_folder, ignore_errors=True)
-    else:
-        report(len(entries))
+    except FileNotFoundError:
+        # Another process has finished the same store and removed the parts they shared.
+        if not (folder / "index.json").exists():
+            raise
+    shutil.rmtree(parts_folder, ignore_errors=True)
     return _read(folder)
 
 
@@ -115,6 +124,11 @@ def _build_chunk(entries: Sequence[Entry], featurizer: Featurizer) -> GraphStore
             ids.append(entry.id)
         except CrystalError as error:
             rejected.append(Rejected(entry.id, str(error)))
+        # One crystal that breaks a library below must not end the building of all others.
+        except Exception as error:
+            rejected.append(
+                Rejected(entry.id, f"{entry.id}: no graph could be built ({type(error).__name__}: {error})")
+            )
     return GraphStore(
         tuple(ids),
         concatenate([one.graphs for one in done]) if done else _EMPTY,
@@ -201,10 +215,9 @@ def _part_path(folder: Path, number: int) -> Path:
 
 
 def _write_part(path: Path, part: GraphStore) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "wb") as file:
-        np.savez(file, index=np.array(_index(part)), **_arrays(part))  # type: ignore[arg-type]
-    os.replace(temporary, path)
+    content = io.BytesIO()
+    np.savez(content, index=np.array(_index(part)), **_arrays(part))  # type: ignore[arg-type]
+    write_bytes(path, content.getvalue())
 
 
 def _read_part(path: Path) -> GraphStore:
@@ -217,6 +230,8 @@ def _write(folder: Path, store: GraphStore) -> None:
     for name, array in _arrays(store).items():
         np.save(temporary / f"{name}.npy", array)
     (temporary / "index.json").write_text(_index(store))
+    # mkdtemp makes folders for its user alone, but a cache may be shared.
+    temporary.chmod(0o755)
     try:
         temporary.rename(folder)
     except OSError:  # another process was first; its store is the same

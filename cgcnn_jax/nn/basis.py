@@ -1,6 +1,9 @@
 """Bond lengths as feature vectors."""
 
+import math
+
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -8,7 +11,7 @@ from jax import Array
 def gaussian_basis(distances: Array, *, cutoff: float, spacing: float) -> Array:
     r"""Expands bond lengths in Gaussians on an even grid.
 
-    u_k = exp(-(d - mu_k)^2 / spacing^2),  mu_k = 0, spacing, ..., cutoff.
+    u_k = exp(-(d - mu_k)^2 / spacing^2),  mu_k = 0, spacing, ..., up to cutoff.
     Adjacent Gaussians cross at exp(-1/4) = 0.78: the grid has no blind spots.
 
     Args:
@@ -17,7 +20,7 @@ def gaussian_basis(distances: Array, *, cutoff: float, spacing: float) -> Array:
       spacing: Grid spacing and width in Å.
 
     Returns:
-      Bond features u, [n_edge, 1 + cutoff / spacing].
+      Bond features u, [n_edge, 1 + floor(cutoff / spacing)].
 
     Raises:
       ValueError: If not 0 < spacing < cutoff.
@@ -26,7 +29,8 @@ def gaussian_basis(distances: Array, *, cutoff: float, spacing: float) -> Array:
     """
     if not 0 < spacing < cutoff:
         raise ValueError(f"need 0 < spacing < cutoff, got spacing={spacing} Å and cutoff={cutoff} Å")
-    centers = jnp.arange(0.0, cutoff + spacing / 2, spacing, dtype=distances.dtype)
+    # 8 / 0.2 is 39.999... in some arithmetic; a grid that reaches the cutoff ends on it.
+    centers = jnp.asarray(spacing * np.arange(1 + math.floor(cutoff / spacing + 1e-6)), distances.dtype)
     return jnp.exp(-jnp.square((distances[:, None] - centers[None, :]) / spacing))
 
 

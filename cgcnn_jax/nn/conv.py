@@ -39,7 +39,7 @@ class SumConv(Convolution):
         senders = sum_by_receiver(weight * v[graphs.senders], graphs.receivers, n_node)
         bonds = sum_by_receiver(weight * u, graphs.receivers, n_node)
         neighbors = Dense(width, self.init_scale, name="neighbors")
-        own = Dense(width, self.init_scale, name="self")
+        own = Dense(width, self.init_scale, use_bias=False, name="self")
         return softplus(neighbors(jnp.concatenate([senders, bonds], axis=-1)) + own(v))
 
 

@@ -1,5 +1,7 @@
 """Linear layers: over rows, and over the concatenation z = v_i + v_j + u of the paper, split by source."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -7,23 +9,31 @@ from jax import Array
 
 from cgcnn_jax.graph import CrystalGraphs
 
+Initializer = Callable[..., Array]
+
 
 class Dense(nn.Module):
     """x W + b.
 
     Attributes:
       features: Columns of the result.
+      use_bias: Whether there is a b.
       init_scale: Standard deviation of Gaussian initial weights with zero bias (the paper's Table S1); None draws both
         uniformly from +-1/sqrt(fan_in), as the released code does.
     """
 
     features: int
     init_scale: float | None = None
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel, bias = _weights(self, x.shape[-1], self.features, self.init_scale)
-        return x @ kernel + bias
+        """x [rows, d] -> [rows, features]."""
+        kernel_init, bias_init = initializers(x.shape[-1], self.init_scale)
+        kernel = self.param("kernel", kernel_init, (x.shape[-1], self.features))
+        if not self.use_bias:
+            return x @ kernel
+        return x @ kernel + self.param("bias", bias_init, (self.features,))[None, :]
 
 
 class EdgeDense(nn.Module):
@@ -42,23 +52,22 @@ class EdgeDense(nn.Module):
     def __call__(self, v: Array, u: Array, graphs: CrystalGraphs) -> Array:
         """v [n_node, d_node], u [n_edge, d_edge] -> [n_edge, features]."""
         width = v.shape[-1]
-        kernel, bias = _weights(self, 2 * width + u.shape[-1], self.features, self.init_scale)
-        receiver = v @ kernel[:width] + bias
+        fan_in = 2 * width + u.shape[-1]
+        kernel_init, bias_init = initializers(fan_in, self.init_scale)
+        kernel = self.param("kernel", kernel_init, (fan_in, self.features))
+        bias = self.param("bias", bias_init, (self.features,))
+        receiver = v @ kernel[:width] + bias[None, :]
         sender = v @ kernel[width : 2 * width]
         return receiver[graphs.receivers] + sender[graphs.senders] + u @ kernel[2 * width :]
 
 
-def _weights(module: nn.Module, fan_in: int, features: int, init_scale: float | None) -> tuple[Array, Array]:
-    if init_scale is None:
-        bound = fan_in**-0.5
+def initializers(fan_in: int, init_scale: float | None) -> tuple[Initializer, Initializer]:
+    """Of kernel and bias; see Dense.init_scale."""
+    if init_scale is not None:
+        return nn.initializers.normal(init_scale), nn.initializers.zeros
+    bound = fan_in**-0.5
 
-        def uniform(key: Array, shape: tuple[int, ...]) -> Array:
-            return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+    def uniform(key: Array, shape: tuple[int, ...]) -> Array:
+        return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
-        kernel_init, bias_init = uniform, uniform
-    else:
-        kernel_init, bias_init = nn.initializers.normal(init_scale), nn.initializers.zeros
-    return (
-        module.param("kernel", kernel_init, (fan_in, features)),
-        module.param("bias", bias_init, (features,)),
-    )
+    return uniform, uniform

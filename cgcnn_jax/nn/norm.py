@@ -42,7 +42,7 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value, running_var.value
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        return (x - mean) * factor + bias
+        return (x - mean[None, :]) * factor[None, :] + bias[None, :]
 
 
 def weighted_moments(x: Array, weight: Array, axis_name: str | None = None) -> tuple[Array, Array, Array]:
@@ -53,10 +53,11 @@ def weighted_moments(x: Array, weight: Array, axis_name: str | None = None) -> t
     """
 
     def total(rows: Array) -> Array:
-        sums = weight @ rows
+        # In full precision on a GPU too, where products of float32 are rounded to 10 bits by default.
+        sums = jnp.matmul(weight, rows, precision="highest")
         return jax.lax.psum(sums, axis_name) if axis_name else sums
 
     count = weight.sum() if axis_name is None else jax.lax.psum(weight.sum(), axis_name)
     rows = jnp.maximum(count, 1.0)
     mean = total(x) / rows
-    return mean, total(jnp.square(x - mean)) / rows, count
+    return mean, total(jnp.square(x - mean[None, :])) / rows, count

@@ -4,7 +4,7 @@ Every function returns a matplotlib Figure made without pyplot, so no window, ba
 Colours are those of Okabe and Ito, told apart by readers with any colour vision.
 """
 
-import os
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn import metrics as sklearn_metrics
 
+from cgcnn_jax.files import write_bytes
 from cgcnn_jax.train.metrics import known_classes, known_values, regression_metrics
 
 try:
@@ -275,13 +276,9 @@ def confusion_matrix(
 
 def save(figure: Figure, path: str | Path) -> None:
     """Writes a PNG of 150 dots an inch, whole or not at all: a failure leaves what was at path."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    write_bytes(Path(path), content.getvalue())
 
 
 def _figure(width: float, height: float) -> Figure:

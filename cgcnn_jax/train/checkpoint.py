@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from cgcnn_jax.train.state import TrainState
@@ -52,7 +53,8 @@ class Checkpoints:
             return None
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
-        return restored["state"]
+        # orbax pins arrays to a device; a mix of pinned and free ones would compile every function a second time.
+        return jax.tree.map(jnp.array, jax.device_get(restored["state"]))
 
     def about(self) -> dict[str, Any] | None:
         """What the latest checkpoint says of itself; None if there is none."""

@@ -36,7 +36,8 @@ class TrainSettings:
       batch_size: Crystals a step, on average over an epoch.
       seed: Of initial weights, shuffles and dropout.
       patience: Epochs without a better validation error after which training stops; 0 never stops early.
-      average_decay: Of the exponential average of the weights that then predicts; 0 leaves averaging off.
+      average_decay: Of the exponential average of the weights that then predicts, (1 + t) / (10 + t) at step t until
+        that is larger; 0 leaves averaging off.
       save_seconds: Time between checkpoints.
     """
 
@@ -106,9 +107,12 @@ def fit(
       should_stop: Asked between stretches of about a second; True saves and returns.
 
     Raises:
+      ValueError: If the validation split has no label, so that no weights are better than others.
       Diverged: If loss or gradient is not finite; the last checkpoint before that is kept.
     """
     train, val = split["train"], split["val"]
+    if np.isnan(targets[val]).all():
+        raise ValueError(f"none of the {len(val)} crystals of the validation split has a label to choose weights by")
     steps_per_epoch = max(1, round(len(train) / settings.batch_size))
     schedule = learning_rate_schedule(optimizer_settings, settings.epochs, steps_per_epoch)
     optimizer = build_optimizer(optimizer_settings, schedule)
@@ -140,7 +144,7 @@ def fit(
         rows = np.full_like(all_plan, -1)
         rows[: len(plan)] = plan
         with clock("validating"):
-            return scaler.unscale(np.asarray(compiled.predict(weights, data, rows, len(plan))))
+            return scaler.unscale(np.asarray(compiled.predict(weights, data, jnp.asarray(rows), len(plan))))
 
     def stopped(is_finished: bool) -> Fit:
         save()
@@ -230,8 +234,13 @@ def _val_record(targets: np.ndarray, values: np.ndarray, scaler: TargetScaler) -
             "val_accuracy": measured["accuracy"],
             "val_roc_auc": measured["roc_auc"],
         }
-    error = np.nanmean(np.abs(values - targets), axis=0)
-    return {"val_error": float(np.nanmean(error / scaler.std)), **_per_target("val_mae", error, scaler)}
+    known = ~np.isnan(targets)
+    count = known.sum(axis=0)
+    error = np.where(known, np.abs(values - targets), 0.0).sum(axis=0) / np.maximum(count, 1)
+    error[count == 0] = np.nan
+    scaled = (error / scaler.std)[count > 0].mean()
+    # A prediction that is not a number is the worst, not one to overlook.
+    return {"val_error": float(scaled) if np.isfinite(scaled) else math.inf, **_per_target("val_mae", error, scaler)}
 
 
 def _per_target(key: str, values: np.ndarray, scaler: TargetScaler) -> Record:

@@ -54,7 +54,7 @@ def learning_rate_schedule(settings: OptimizerSettings, epochs: int, steps_per_e
         warmup = round(settings.warmup_epochs * steps_per_epoch)
         return optax.warmup_cosine_decay_schedule(0.0 if warmup else rate, rate, warmup, max(total, warmup + 1))
     if settings.schedule == "one_cycle":
-        # torch's OneCycleLR: cosine from rate/25 up over 30 % of the steps, then down to rate/25e4.
+        # Cosine from rate/25 up over 30 % of the steps, then down to rate/25e4: the factors of torch's OneCycleLR.
         return optax.cosine_onecycle_schedule(total, rate, pct_start=0.3, div_factor=25.0, final_div_factor=1e4)
     raise ValueError(f"unknown optimizer.schedule {settings.schedule!r}; choose one of {list(SCHEDULES)}")
 

@@ -12,8 +12,7 @@ from jax import Array
 Tree = Any
 
 
-@struct.dataclass
-class Sums:
+class Sums(struct.PyTreeNode):
     """What a stretch of training adds up.
 
     Attributes:
@@ -33,8 +32,7 @@ class Sums:
         return cls(jnp.zeros(()), jnp.zeros(n_target), jnp.zeros(n_target), jnp.full((), -1, jnp.int32))
 
 
-@struct.dataclass
-class Weights:
+class Weights(struct.PyTreeNode):
     """What prediction needs: parameters, running statistics, and the element table."""
 
     params: Tree
@@ -45,8 +43,7 @@ class Weights:
         return {"params": self.params, "batch_stats": self.batch_stats, "constants": self.constants}
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """State of a run; one pytree, saved and restored whole.
 
     Attributes:

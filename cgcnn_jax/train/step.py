@@ -27,7 +27,7 @@ class DeviceData(NamedTuple):
 def to_device(graphs: CrystalGraphs, targets: np.ndarray, scaler: TargetScaler) -> DeviceData:
     """Places graphs and scaled labels on the default device."""
     scaled, known = scaler.scale(targets)
-    return jax.device_put(DeviceData(CrystalGraphs(*map(np.asarray, graphs)), scaled, known))
+    return DeviceData(CrystalGraphs(*map(jnp.asarray, graphs)), jnp.asarray(scaled), jnp.asarray(known))
 
 
 def take_batch(data: DeviceData, index: Array, budget: PadBudget) -> Batch:
@@ -74,7 +74,9 @@ def train_step(
     is_bad = ~jnp.isfinite(loss + optax.tree.norm(updates))
     average = state.average
     if average is not None:
-        average = jax.tree.map(lambda old, new: average_decay * old + (1 - average_decay) * new, average, weights)
+        # Short at first, or the average of a short run would be mostly its initial weights.
+        decay = jnp.minimum(average_decay, (1.0 + state.step) / (10.0 + state.step))
+        average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, weights)
     return state.replace(
         step=state.step + 1,
         weights=weights,

@@ -237,8 +237,8 @@ def test_a_saved_figure_is_a_png_of_150_dots_an_inch(tmp_path):
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
-    def write_half_and_fail(self, path, **keywords):
-        path.write_bytes(b"half of a")
+    def write_half_and_fail(self, file, **keywords):
+        file.write(b"half of a")
         raise OSError("disk full")
 
     path = tmp_path / "parity.png"

@@ -4,6 +4,8 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from cgcnn_jax.data.crystal import CrystalFile, Rejected, as_number
 from cgcnn_jax.data.sources.files import read_files
 
@@ -35,8 +37,11 @@ def read_directory(path: str | Path, targets: Sequence[str] = ()) -> Iterator[Cr
     if not table.exists():
         yield from read_files([path])
         return
-    with table.open(newline="", encoding="utf-8-sig") as lines:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines) if any(cell.strip() for cell in row)]
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(lines) if any(cell.strip() for cell in row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table}: not a CSV table in UTF-8 ({error})") from error
     names = _column_names(table, rows, targets)
     unused = {file.stem: file for file in path.glob("*.cif")}
     for row in rows:
@@ -63,11 +68,13 @@ def _column_names(table: Path, rows: list[list[str]], targets: Sequence[str]) ->
             f"{table}: rows must have equally many cells; {rows[0]} has {len(rows[0])}, {odd} has {len(odd)}"
         )
     width = widths.pop() - 1
-    if width and all(cell and as_number(cell) != as_number(cell) and cell.lower() != "nan" for cell in rows[0][1:]):
+    # A first row that has a file is a crystal, whatever stands in its cells.
+    is_text = all(cell and np.isnan(as_number(cell)) and cell.lower() != "nan" for cell in rows[0][1:])
+    if width and is_text and not (table.parent / f"{rows[0][0]}.cif").exists():
         return rows.pop(0)[1:]
     if width and len(targets) != width:
         raise ValueError(
-            f"{table}: {width} value columns without a header, but data.targets names {len(targets)}: "
-            f"{list(targets)}; name every column in data.targets, or give the table a first row of names"
+            f"{table}: {width} value columns without a header, but data.target names {len(targets)}: "
+            f"{list(targets)}; name every column in data.columns, or give the table a first row of names"
         )
     return list(targets) if width else []

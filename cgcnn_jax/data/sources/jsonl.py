@@ -26,7 +26,7 @@ def read_jsonl(path: str | Path) -> Iterator[Crystal | Rejected]:
 
 
 def _read_file(file: Path) -> Iterator[Crystal | Rejected]:
-    opened = gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
+    opened = gzip.open(file, "rt", encoding="utf-8-sig") if file.suffix == ".gz" else file.open(encoding="utf-8-sig")
     number = 0
     with opened as lines:
         try:

@@ -1,0 +1,80 @@
+"""Turns a checkpoint of the published PyTorch code into a work directory, without torch.
+
+python -m experiments.import_reference --checkpoint=formation-energy-per-atom.pth.tar --workdir=DIR
+
+Prediction, evaluation and fine-tuning (--config.init_from=DIR) then work as with any run.
+"""
+
+from absl import flags
+
+from experiments import cli
+
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A .pth.tar of the published code; may stand without its name.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder to make.", required=True)
+NAME = flags.DEFINE_string("name", None, "Property; known for the eight published models.")
+UNIT = flags.DEFINE_string("unit", None, "Its unit; known for the eight published models.")
+ATOM_INIT = flags.DEFINE_string("atom_init", None, "The atom_init.json it was trained with, if not the published one.")
+
+
+def main(*arguments: str) -> None:
+    import jax
+    import jax.numpy as jnp
+
+    from cgcnn_jax import config as configs
+    from cgcnn_jax import reference
+    from cgcnn_jax.data import elements
+    from cgcnn_jax.predict import describe
+    from cgcnn_jax.train.checkpoint import Checkpoints
+    from cgcnn_jax.train.optimizer import build_optimizer
+    from cgcnn_jax.train.state import init_state
+    from cgcnn_jax.workdir import Workdir
+    from configs import base
+
+    path = CHECKPOINT.value or next(iter(arguments), None)
+    if path is None:
+        raise ValueError("--checkpoint=FILE names the .pth.tar to import")
+    table = elements.read_atom_init(ATOM_INIT.value) if ATOM_INIT.value else None
+    found = reference.read(path, name=NAME.value, unit=UNIT.value, atom_table=table)
+    scaler = found.scaler
+
+    config = base.get_config()
+    config.data.source, config.data.path = "files", ""
+    config.data.target, config.data.unit = scaler.names[0], scaler.units[0]
+    config.graph.neighbors, config.graph.fidelity = "nearest", "published"
+    config.graph.num_neighbors, config.graph.cutoff = reference.NUM_NEIGHBORS, reference.CUTOFF
+    config.graph.quotient_tolerance = reference.QUOTIENT_TOLERANCE
+    config.bonds.cutoff, config.bonds.spacing = reference.CUTOFF, reference.SPACING
+    config.atoms.table = ATOM_INIT.value or "released"
+    config.model.task = scaler.task
+    config.model.num_classes = max(scaler.num_classes, 2)
+    config.model.features, config.model.num_convs = found.features, found.num_convs
+    config.model.crystal_layers, config.model.crystal_features = found.crystal_layers, found.crystal_features
+    config.model.dropout = found.model().dropout
+
+    workdir = Workdir(WORKDIR.value)
+    workdir.claim(configs.to_dict(config))
+    settings = configs.build_optimizer_settings(config)
+    state = init_state(found.weights.variables(), build_optimizer(settings, lambda step: 0.0), 1, averages=False)
+    state = state.replace(best_error=jnp.float32(found.validation_error), best_epoch=jnp.int32(found.epoch))
+    shape = found.weights.constants["atom_table"].shape
+    with Checkpoints(workdir.checkpoints) as checkpoints:
+        checkpoints.save(state, describe(config, scaler, shape, {"train": [], "val": [], "test": []}))
+    workdir.write_json(
+        "reference.json",
+        {
+            "file": str(path),
+            "epoch": found.epoch,
+            "validation_error": found.validation_error,
+            "arguments": found.arguments,
+        },
+    )
+    n_parameter = sum(leaf.size for leaf in jax.tree.leaves(found.weights.params))
+    print(
+        f"{scaler.names[0]} ({scaler.units[0] or 'no unit'}): {found.num_convs} convolutions, {n_parameter} parameters"
+    )
+    print(f"stored validation {'AUC' if scaler.task == 'classification' else 'error'} {found.validation_error:.4g}")
+    print(f"predict   python -m experiments.predict --workdir={workdir.path} --input=YOUR_CIFS")
+
+
+if __name__ == "__main__":
+    cli.run(main, positional=True)

@@ -1,0 +1,117 @@
+"""id_prop.csv as people write it."""
+
+import re
+
+import numpy as np
+import pytest
+
+from cgcnn_jax.data.crystal import CrystalFile, Rejected
+from cgcnn_jax.data.sources import read_directory
+
+
+def make(folder, table: str | bytes | None, files=("a", "b")):
+    for name in files:
+        (folder / f"{name}.cif").write_text("")
+    if table is not None:
+        (folder / "id_prop.csv").write_bytes(table.encode() if isinstance(table, str) else table)
+    return folder
+
+
+def labels(entries) -> dict[str, dict[str, float]]:
+    return {entry.id: dict(entry.targets) for entry in entries}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "a,1.5\nb,-2\n",
+        "id,gap\na,1.5\nb,-2\n",
+        "a,1.5\r\n\r\nb,-2",
+        "\n a , 1.5 \n,\nb,-2\n\n",
+        b"\xef\xbb\xbfa,1.5\nb,-2\n",
+        b"\xef\xbb\xbfid,gap\na,1.5\nb,-2\n",
+        '"a","1.5"\n"b",-2\n',
+    ],
+    ids=["plain", "header", "crlf", "blanks", "bom", "bom and header", "quoted"],
+)
+def test_tables_that_say_the_same(tmp_path, table):
+    assert labels(read_directory(make(tmp_path, table), ["gap"])) == {"a": {"gap": 1.5}, "b": {"gap": -2}}
+
+
+def test_a_header_names_several_columns_whatever_the_targets(tmp_path):
+    make(tmp_path, "id,gap,k\na,1,2\nb,,4\n")
+    np.testing.assert_equal(
+        labels(read_directory(tmp_path, ["k"])), {"a": {"gap": 1, "k": 2}, "b": {"gap": np.nan, "k": 4}}
+    )
+
+
+def test_targets_name_several_columns_without_a_header(tmp_path):
+    make(tmp_path, "a,1,nan\nb,3,4\n")
+    np.testing.assert_equal(
+        labels(read_directory(tmp_path, ["gap", "k"])), {"a": {"gap": 1, "k": np.nan}, "b": {"gap": 3, "k": 4}}
+    )
+
+
+@pytest.mark.parametrize("table", ["a,nan\nb,1\n", "a,\nb,1\n"])
+def test_a_first_row_without_a_value_is_no_header(tmp_path, table):
+    assert list(labels(read_directory(make(tmp_path, table), ["gap"]))) == ["a", "b"]
+
+
+def test_ids_alone_and_no_table_give_crystals_without_labels(tmp_path):
+    assert labels(read_directory(make(tmp_path, None))) == {"a": {}, "b": {}}
+    assert labels(read_directory(make(tmp_path, "b\na\n"))) == {"b": {}, "a": {}}
+
+
+def test_rows_come_in_order_and_point_at_their_files(tmp_path):
+    entries = list(read_directory(make(tmp_path, "b,1\na,2\n"), ["gap"]))
+    assert entries == [
+        CrystalFile("b", tmp_path / "b.cif", {"gap": 1}),
+        CrystalFile("a", tmp_path / "a.cif", {"gap": 2}),
+    ]
+
+
+@pytest.mark.parametrize("id", ["../x", "sub/x", "..", "./../x", "c"])
+def test_a_row_may_not_leave_its_folder(tmp_path, id):
+    folder = tmp_path / "data"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "x.cif").write_text("")
+    (tmp_path / "x.cif").write_text("")
+    make(folder, f"{id},1\na,1\nb,1\n")
+    bad, *_ = read_directory(folder, ["gap"])
+    assert isinstance(bad, Rejected)
+    assert f"{id}: stands in id_prop.csv but there is no {id}.cif" in bad.reason
+
+
+def test_an_absolute_path_is_no_id(tmp_path):
+    (tmp_path / "x.cif").write_text("")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    make(folder, f"{tmp_path / 'x'},1\n", files=())
+    (bad,) = read_directory(folder, ["gap"])
+    assert isinstance(bad, Rejected)
+
+
+def test_files_without_a_row_are_rejected_by_name(tmp_path):
+    *_, one, two = read_directory(make(tmp_path, "a,1\n", files=("z", "a", "y")), ["gap"])
+    assert [one.id, two.id] == ["y", "z"]
+    assert re.search(r"y: y\.cif has no row in .*id_prop\.csv", one.reason)
+
+
+@pytest.mark.parametrize(
+    ("table", "targets", "message"),
+    [
+        ("a,1\nb,2,3\n", ["gap"], r"rows must have equally many cells; .*'a', '1'.* has 2, .*'b', '2', '3'.* has 3"),
+        ("", ["gap"], "no rows"),
+        ("\n\n", ["gap"], "no rows"),
+        ("a,1,2\nb,1,2\n", ["gap"], r"2 value columns without a header, but data\.target names 1: \['gap'\]"),
+        ("a,1\nb,1\n", [], r"1 value columns without a header, but data\.target names 0"),
+    ],
+)
+def test_a_table_that_cannot_be_understood_is_an_error(tmp_path, table, targets, message):
+    with pytest.raises(ValueError, match=rf"id_prop\.csv: {message}"):
+        list(read_directory(make(tmp_path, table), targets))
+
+
+def test_a_missing_folder_says_what_it_should_hold(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such folder; data\.path must hold id_prop\.csv"):
+        list(read_directory(tmp_path / "nowhere"))

@@ -1,0 +1,93 @@
+"""Structure files of any kind, alone or in folders."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from cgcnn_jax.data.crystal import CrystalError, CrystalFile, Rejected
+from cgcnn_jax.data.sources import read_files
+
+
+@pytest.fixture
+def structure(cesium_chloride):
+    return cesium_chloride.to_structure()
+
+
+@pytest.fixture
+def texts(structure) -> dict[str, str]:
+    return {kind: structure.to(fmt=kind) for kind in ("cif", "poscar", "xsf")}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "id"),
+    [
+        ("a.cif", "cif", "a"),
+        ("A.CIF", "cif", "A"),
+        ("mp-1.v2.cif", "cif", "mp-1.v2"),
+        ("a.mcif", "cif", "a"),
+        ("POSCAR", "poscar", "POSCAR"),
+        ("CONTCAR", "poscar", "CONTCAR"),
+        ("POSCAR.mp-1", "poscar", "POSCAR.mp-1"),
+        ("a.vasp", "poscar", "a"),
+        ("a.poscar", "poscar", "a"),
+        ("a.xsf", "xsf", "a"),
+    ],
+)
+def test_formats_and_ids(tmp_path, texts, cesium_chloride, name, kind, id):
+    (tmp_path / name).write_text(texts[kind])
+    (from_folder,) = read_files([tmp_path])
+    (alone,) = read_files([tmp_path / name])
+    assert from_folder == alone and alone.id == id
+    crystal = alone.read()
+    np.testing.assert_array_equal(np.sort(crystal.species), [17, 55])
+    np.testing.assert_allclose(crystal.lattice, cesium_chloride.lattice, atol=1e-5)
+
+
+def test_folders_are_read_with_subfolders_in_the_order_of_names(tmp_path, texts):
+    for name in ("b.cif", "a/POSCAR", "a/x.cif", "c/d/y.vasp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(texts["cif"])
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "folder.cif").mkdir()
+    assert [entry.id for entry in read_files([tmp_path])] == ["a/POSCAR", "a/x", "b", "c/d/y"]
+
+
+def test_paths_are_read_in_their_order(tmp_path, texts):
+    for name in ("b.cif", "a.cif"):
+        (tmp_path / name).write_text(texts["cif"])
+    assert [entry.id for entry in read_files([str(tmp_path / "b.cif"), tmp_path / "a.cif"])] == ["b", "a"]
+
+
+def test_what_is_not_there_is_rejected(tmp_path):
+    (tmp_path / "empty").mkdir()
+    missing, empty = read_files([tmp_path / "no.cif", tmp_path / "empty"])
+    assert isinstance(missing, Rejected) and missing.reason.endswith("no.cif: no such file")
+    assert isinstance(empty, Rejected) and "a folder without structure files (.cif" in empty.reason
+
+
+@pytest.mark.parametrize("text", ["", "no crystal", "data_x\n_cell_length_a 4\n"])
+def test_unreadable_files_name_themselves_and_the_reason_in_one_line(tmp_path, text):
+    (tmp_path / "a.cif").write_text(text)
+    with pytest.raises(CrystalError, match=r"^a\.cif: cannot be read \(.+\)$"):
+        CrystalFile("a", tmp_path / "a.cif").read()
+
+
+def test_a_file_that_vanished_is_unreadable(tmp_path):
+    with pytest.raises(CrystalError, match=r"a\.cif: cannot be read"):
+        CrystalFile("a", tmp_path / "a.cif").read()
+
+
+def test_digest_follows_content_and_name(tmp_path, texts):
+    for name, text in (("a.cif", texts["cif"]), ("b.cif", texts["cif"]), ("c.cif", texts["cif"] + " ")):
+        (tmp_path / name).write_text(text)
+    digests = {name: CrystalFile("same", tmp_path / name).digest() for name in ("a.cif", "b.cif", "c.cif")}
+    assert len(set(digests.values())) == 3
+    assert CrystalFile("other", tmp_path / "a.cif", {"gap": 1.0}).digest() == digests["a.cif"]
+
+
+def test_reading_is_silent(tmp_path, texts):
+    (tmp_path / "a.cif").write_text(texts["cif"].replace("0.5", "0.3333", 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CrystalFile("a", tmp_path / "a.cif").read()

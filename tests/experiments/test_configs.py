@@ -1,0 +1,123 @@
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from cgcnn_jax import config as configs
+from configs import base
+from tests.experiments.runs import ROOT, Run
+
+PROPERTIES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
+
+
+def load(name: str, preset: str | None = None) -> ConfigDict:
+    return importlib.import_module(f"configs.{name}").get_config(preset)
+
+
+def test_every_property_of_the_paper_has_a_configuration() -> None:
+    assert PROPERTIES == [
+        "absolute_energy",
+        "band_gap",
+        "bulk_modulus",
+        "fermi_energy",
+        "formation_energy",
+        "metal_classification",
+        "perovskite",
+        "poisson_ratio",
+        "shear_modulus",
+    ]
+
+
+@pytest.mark.parametrize("preset", base.PRESETS)
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_configuration_is_valid_given_data_and_survives_json(name: str, preset: str) -> None:
+    config = load(name, preset).copy_and_resolve_references()
+    if name != "formation_energy":
+        with pytest.raises(ValueError, match=r"no embedded data\. It wants .*docs/data\.md"):
+            configs.validate(config)
+        with config.unlocked():
+            config.data.source, config.data.path = "jsonl", "somewhere"
+    configs.validate(config)
+    plain = configs.to_dict(config)
+    assert configs.differences(plain, configs.to_dict(configs.from_dict(plain))) == []
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_file_is_short_and_names_its_row_command_and_error(name: str) -> None:
+    text = (ROOT / "configs" / f"{name}.py").read_text()
+    code = text.split('"""')[2]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 25
+    assert "Paper, " in text
+    assert f"--config=configs/{name}.py" in text
+
+
+def test_every_field_has_a_comment_or_a_name_that_says_it_all() -> None:
+    lines = Path(base.__file__).read_text().splitlines()
+    fields = [line for line in lines if re.match(r"    config\.\w+\.\w+ = ", line)]
+    assert len(fields) > 50
+    bare = [re.split(r" = ", line.strip())[0] for line in fields if "#" not in line]
+    assert bare == [
+        "config.split.seed",
+        "config.bonds.num_bins",
+        "config.model.num_classes",
+        "config.optimizer.factor",
+        "config.train.epochs",
+        "config.train.seed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data.source", "sql", r"config\.data\.source must be one of demo, jsonl, directory, files; got 'sql'"),
+        ("data.target", "", r"config\.data\.target must name the property"),
+        ("data.unit", "eV,eV", r"config\.data\.unit must name a unit for each target"),
+        ("model.conv", "gate", r"config\.model\.conv must be one of sum, gated, gated_norm; got 'gate'"),
+        ("model.pool", "site", r"set config\.model\.crystal_layers=0"),
+        ("model.dropout", 1.0, r"config\.model\.dropout must be at least 0 and below 1"),
+        ("train.epochs", 0, r"config\.train\.epochs must be greater than 0; got 0"),
+        ("optimizer.l2", -1.0, r"config\.optimizer\.l2 must not be negative"),
+        ("bonds.spacing", 9.0, r"config\.bonds\.spacing must be below bonds\.cutoff"),
+        ("bonds.low", 6.0, r"config\.bonds\.low must be below bonds\.high"),
+        ("atoms.properties", 4, r"config\.atoms\.properties must be one of 2, 3, 9; got 4"),
+    ],
+)
+def test_wrong_value_names_field_rule_and_value(field: str, value: object, message: str) -> None:
+    config = load("formation_energy").copy_and_resolve_references()
+    group, name = field.split(".")
+    with config.unlocked():
+        config[group][name] = value
+    with pytest.raises(ValueError, match=message):
+        configs.validate(config)
+
+
+def test_unknown_atom_table_lists_the_choices() -> None:
+    config = load("formation_energy").copy_and_resolve_references()
+    with config.unlocked():
+        config.atoms.table = "magpie"
+    with pytest.raises(ValueError, match=r"one of paper, released or the path of an atom_init\.json; got 'magpie'"):
+        configs.build_atom_table(config)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--config=configs/formation_energy.py", "--config.train.epoch=3"), 'Did you mean "epochs"'),
+        (("--config=configs/formation_energy.py", "--config.train.epochs=x"), "invalid literal for int"),
+        (("--config=configs/formation_energy.py:papper",), "choose one of reference, paper"),
+        (("--config=configs/formation_energies.py",), "no such file; from the project's folder there are"),
+        (("--confg=configs/formation_energy.py",), "Did you mean: config"),
+        ((), "--config=FILE says what to train"),
+        (("--config=configs/band_gap.py",), "no embedded data"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_told_without_a_traceback(
+    run: Run, arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    is_flag_error = not any(text in message for text in ("says what to train", "no embedded data", "no such file"))
+    done = run("train", *arguments, f"--workdir={tmp_path / 'run'}", status=2 if is_flag_error else 1)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 3

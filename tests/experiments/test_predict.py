@@ -1,0 +1,75 @@
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymatgen.core import Structure
+
+from cgcnn_jax import Predictor
+from tests.experiments.runs import Run
+
+
+def read_csv(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_prediction_from_files_equals_that_of_training(run: Run, trained: Path, cif_folder: Path) -> None:
+    known = {row["id"]: float(row["prediction"]) for row in read_csv((trained / "predictions.csv").read_text())}
+    inputs = [f"--input={cif_folder / id}.cif" for id in known]
+    rows = read_csv(run("predict", f"--workdir={trained}", *inputs).stdout)
+    assert [row["id"] for row in rows] == list(known)
+    for row in rows:
+        # float32, in batches of another shape
+        assert float(row["prediction"]) == pytest.approx(known[row["id"]], rel=1e-5)
+        assert row["unit"] == "Å³/atom"
+
+
+def test_rows_keep_the_order_of_inputs_and_say_why_one_is_empty(
+    run: Run, trained: Path, cif_folder: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.cif"
+    broken.write_text("data_x\n_cell_length_a 3\n")
+    output = tmp_path / "out.csv"
+    names = [cif_folder / "x5.cif", broken, tmp_path / "absent.cif", cif_folder / "x2.cif"]
+    done = run("predict", f"--workdir={trained}", *(f"--input={name}" for name in names), f"--output={output}")
+    rows = read_csv(output.read_text())
+    assert [row["id"] for row in rows] == ["x5", "broken", str(tmp_path / "absent.cif"), "x2"]
+    assert [bool(row["prediction"]) for row in rows] == [True, False, False, True]
+    assert "cannot be read" in rows[1]["reason"]
+    assert "no such file" in rows[2]["reason"]
+    assert "2 predictions" in done.stderr
+    assert "2 structures without one" in done.stderr
+
+
+def test_three_lines_of_python_predict_structures_in_memory(trained: Path, cif_folder: Path) -> None:
+    structures = [Structure.from_file(cif_folder / f"x{n}.cif") for n in range(5)]
+    table = Predictor.restore(trained).predict(structures)
+    again = Predictor.restore(trained).predict([s.make_supercell([2, 1, 1], in_place=False) for s in structures])
+    np.testing.assert_allclose(table["prediction"], again["prediction"], rtol=1e-5)
+    assert list(table["formula"]) == list(again["formula"])
+
+
+def test_evaluate_repeats_the_test_error_and_judges_other_data(run: Run, trained: Path, cif_folder: Path) -> None:
+    expected = json.loads((trained / "summary.json").read_text())["metrics"]["test"]["mae"]
+    run("evaluate", f"--workdir={trained}")
+    found = json.loads((trained / "evaluation_test" / "summary.json").read_text())["metrics"]["test"]["mae"]
+    assert found == pytest.approx(expected, rel=1e-5)
+    done = run("evaluate", f"--workdir={trained}", f"--config.data.path={cif_folder}")
+    assert "other (60 crystals)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--workdir=nowhere", "--input=x"), "nowhere: no checkpoints; --workdir must be the folder of a training run"),
+        (("--input=x",), "--workdir"),
+        (("--workdir=nowhere",), "--input"),
+        (("--workdri=x", "--input=x"), "Did you mean: workdir"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    done = run("predict", *arguments, status=1 if "no checkpoints" in message else 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,168 @@
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cgcnn_jax.train.metrics import regression_metrics
+from tests.experiments.runs import ROOT, TINY, Run, directory_flags
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_everything_that_the_readme_names(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert names == {
+        "config.json",
+        "split.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "predictions.csv",
+        "summary.json",
+        "learning_curve.png",
+        "parity.png",
+    }
+    assert len((trained / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_summary_agrees_with_the_predictions_it_stands_beside(trained: Path) -> None:
+    rows = read_csv(trained / "predictions.csv")
+    assert [row["id"] for row in rows] == json.loads((trained / "split.json").read_text())["test"]
+    target, prediction = (np.array([float(row[key]) for row in rows]) for key in ("target", "prediction"))
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["metrics"]["test"]["mae"] == pytest.approx(regression_metrics(target, prediction)["mae"], rel=1e-6)
+    low, high = summary["intervals_95"]["test"]["mae"]
+    assert low <= summary["metrics"]["test"]["mae"] <= high
+    phases = {"data", "compiling", "training", "validating", "saving", "evaluation", "rest"}
+    assert sum(summary["seconds"][phase] for phase in phases) == pytest.approx(summary["seconds"]["total"])
+
+
+def test_targets_are_those_of_the_table(trained: Path, cif_folder: Path) -> None:
+    table = dict(line.split(",") for line in (cif_folder / "id_prop.csv").read_text().splitlines())
+    for row in read_csv(trained / "predictions.csv"):
+        assert float(row["target"]) == pytest.approx(float(table[row["id"]]), rel=1e-6)
+
+
+def test_the_same_command_again_resumes_a_finished_run_and_changes_nothing(
+    run: Run, trained: Path, cif_folder: Path
+) -> None:
+    before = (trained / "predictions.csv").read_text(), (trained / "metrics.jsonl").read_text()
+    done = run("train", *directory_flags(cif_folder), f"--workdir={trained}", *TINY)
+    assert "going on after 3 of 3 epochs" in done.stdout
+    assert ((trained / "predictions.csv").read_text(), (trained / "metrics.jsonl").read_text()) == before
+
+
+def test_another_configuration_in_the_folder_is_refused_with_the_fields(
+    run: Run, trained: Path, cif_folder: Path
+) -> None:
+    done = run(
+        "train",
+        *directory_flags(cif_folder),
+        f"--workdir={trained}",
+        *TINY,
+        "--config.optimizer.l2=1e-3",
+        status=1,
+    )
+    assert "optimizer.l2: 0.0 -> 0.001" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_killed_run_goes_on_to_the_bits_of_an_undisturbed_one(run: Run, cif_folder: Path, tmp_path: Path) -> None:
+    flags = (*directory_flags(cif_folder), *TINY, "--config.train.epochs=60", "--config.train.save_seconds=0")
+    flags = (*flags, "--config.model.dropout=0.2")
+    run("train", *flags, f"--workdir={tmp_path / 'whole'}")
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.train", *flags, f"--workdir={killed}"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    records = killed / "metrics.jsonl"
+    for _ in range(1200):
+        if process.poll() is not None or (records.exists() and len(records.read_text().splitlines()) >= 7):
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    taken = len(records.read_text().splitlines())
+    assert 0 < taken < 60
+    done = run("train", *flags, f"--workdir={killed}")
+    assert "going on after" in done.stdout
+    # Digits as written: 8 of each prediction, and every one of the recorded losses.
+    assert (killed / "predictions.csv").read_text() == (tmp_path / "whole" / "predictions.csv").read_text()
+    losses = [
+        [json.loads(line)["train_loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (killed, tmp_path / "whole")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_sigterm_saves_and_leaves(run: Run, cif_folder: Path, tmp_path: Path) -> None:
+    flags = (*directory_flags(cif_folder), *TINY, "--config.train.epochs=100000", f"--workdir={tmp_path / 'run'}")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.train", *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    records = tmp_path / "run" / "metrics.jsonl"
+    for _ in range(1200):
+        if records.exists() and records.read_text():
+            break
+        time.sleep(0.05)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err.decode()
+    assert b"the same command goes on" in out
+    assert any((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_bad_crystals_stop_the_run_or_are_skipped_and_listed(run: Run, cif_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cifs"
+    shutil.copytree(cif_folder, folder)
+    whole = (folder / "x0.cif").read_text()
+    (folder / "x0.cif").write_text(whole[: len(whole) // 3])
+    (folder / "x1.cif").unlink()
+    done = run("train", *directory_flags(folder), f"--workdir={tmp_path / 'run'}", *TINY, status=1)
+    assert "x1: stands in id_prop.csv but there is no x1.cif" in done.stderr
+    assert "--config.data.on_error=skip" in done.stderr
+    done = run(
+        "train", *directory_flags(folder), f"--workdir={tmp_path / 'skip'}", *TINY, "--config.data.on_error=skip"
+    )
+    assert "58 crystals (2 left out)" in done.stdout
+    assert {row["id"] for row in read_csv(tmp_path / "skip" / "rejected.csv")} == {"x0", "x1"}
+
+
+def test_classes_and_several_targets_train(run: Run, cif_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cifs"
+    shutil.copytree(cif_folder, folder)
+    rows = [line.split(",") for line in (folder / "id_prop.csv").read_text().splitlines()]
+    large = np.median([float(volume) for _, volume in rows])
+    labelled = [
+        f"{id},{int(float(volume) > large)},{volume},{'' if n % 3 else volume}" for n, (id, volume) in enumerate(rows)
+    ]
+    (folder / "id_prop.csv").write_text("id,is_large,volume,twice\n" + "\n".join(labelled) + "\n")
+    classes = tmp_path / "classes"
+    run(
+        "train",
+        "--config=configs/metal_classification.py",
+        "--config.data.source=directory",
+        f"--config.data.path={folder}",
+        "--config.data.target=is_large",
+        f"--workdir={classes}",
+        *TINY,
+    )
+    assert {"roc.png", "confusion.png"} <= {path.name for path in classes.iterdir()}
+    for row in read_csv(classes / "predictions.csv"):
+        assert float(row["probability_0"]) + float(row["probability_1"]) == pytest.approx(1, abs=1e-6)
+    several = tmp_path / "several"
+    flags = (*directory_flags(folder), "--config.data.target=volume,twice", "--config.data.unit=Å³,Å³")
+    run("train", *flags, f"--workdir={several}", *TINY)
+    assert set(json.loads((several / "summary.json").read_text())["metrics"]["test"]) == {"volume", "twice"}

@@ -1,0 +1,60 @@
+"""Losses by hand: sums over known labels only."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cgcnn_jax.graph import Batch
+from cgcnn_jax.train.losses import loss_sums
+
+
+def batch(targets, known) -> Batch:
+    return Batch(None, jnp.array(targets, jnp.float32), jnp.array(known))
+
+
+def test_regression_by_hand():
+    # Differences 1, -3 and one unknown: squares 1 + 9, absolute 1 + 3, two labels.
+    sums = loss_sums(
+        "regression", jnp.array([[2.0], [-1.0], [50.0]]), batch([[1], [2], [0]], [[True], [True], [False]])
+    )
+    np.testing.assert_allclose(sums[0], 10)
+    np.testing.assert_allclose(sums[1], [4])
+    np.testing.assert_allclose(sums[2], [2])
+
+
+def test_several_targets_with_missing_labels_by_hand():
+    # Target 0: differences 1 and 2; target 1: 3 alone. Loss 1 + 4 + 9.
+    loss, error, count = loss_sums(
+        "regression", jnp.array([[1.0, 99.0], [2.0, 3.0]]), batch([[0, 0], [0, 0]], [[True, False], [True, True]])
+    )
+    assert loss == 14
+    np.testing.assert_array_equal(error, [3, 3])
+    np.testing.assert_array_equal(count, [2, 1])
+
+
+def test_classification_by_hand():
+    # softmax(ln 3, 0) = (3/4, 1/4): -ln(3/4) for class 0, -ln(1/4) for class 1, which is wrong; ln 3 for three equals.
+    logits = jnp.array([[np.log(3), 0.0], [np.log(3), 0.0], [7.0, -7.0]])
+    loss, error, count = loss_sums("classification", logits, batch([[0], [1], [0]], [[True], [True], [False]]))
+    np.testing.assert_allclose(loss, np.log(4 / 3) + np.log(4), rtol=1e-6)
+    np.testing.assert_array_equal(error, [1])
+    np.testing.assert_array_equal(count, [2])
+
+
+def test_cross_entropy_is_finite_for_logits_far_apart():
+    loss, _, _ = loss_sums("classification", jnp.array([[1e4, -1e4]]), batch([[1]], [[True]]))
+    np.testing.assert_allclose(loss, 2e4, rtol=1e-6)
+
+
+def test_unknown_labels_have_no_gradient():
+    def loss(outputs):
+        return loss_sums("regression", outputs, batch([[1, 0], [2, 5]], [[True, False], [False, True]]))[0]
+
+    # 2 (o - t): 2 (4 - 1) and 2 (7 - 5).
+    np.testing.assert_array_equal(jax.grad(loss)(jnp.array([[4.0, 1e6], [1e6, 7.0]])), [[6, 0], [0, 4]])
+
+
+def test_a_batch_without_labels_adds_nothing():
+    for task in ("regression", "classification"):
+        loss, error, count = loss_sums(task, jnp.ones((2, 2)), batch([[0]] * 2, [[False]] * 2))
+        assert loss == 0 and not error.any() and not count.any()
