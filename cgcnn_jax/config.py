@@ -154,15 +154,24 @@ def build_featurizer(config: ConfigDict, atom_table: np.ndarray) -> Featurizer:
     return Featurizer(rules[graph.neighbors], graph.quotient, graph.quotient_tolerance, known)
 
 
+def atom_table_name(config: ConfigDict) -> str:
+    """The table that `atoms.table` means: a name, or the path of an atom_init.json."""
+    if config.atoms.table != "auto":
+        return config.atoms.table
+    beside = Path(config.data.path).expanduser() / "atom_init.json"
+    return str(beside) if config.data.source == "directory" and beside.is_file() else "released"
+
+
 def build_atom_table(config: ConfigDict) -> np.ndarray:
     """Element features, f32[n_species, n_column]."""
-    if config.atoms.table in elements.TABLES:
-        return elements.atom_features(config.atoms.table, properties=config.atoms.properties)
-    if config.atoms.table.endswith(".json"):
-        return elements.read_atom_init(Path(config.atoms.table).expanduser())
+    name = atom_table_name(config)
+    if name in elements.TABLES:
+        return elements.atom_features(name, properties=config.atoms.properties)
+    if name.endswith(".json"):
+        return elements.read_atom_init(Path(name).expanduser())
     raise ValueError(
-        f"config.atoms.table must be one of {', '.join(elements.TABLES)} or the path of an atom_init.json; "
-        f"got {config.atoms.table!r}"
+        f"config.atoms.table must be one of auto, {', '.join(elements.TABLES)} or the path of an atom_init.json; "
+        f"got {name!r}"
     )
 
 

@@ -62,7 +62,9 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.graph.quotient_tolerance = 1e-3  # Å, equal distances in the quotient; docs/graphs.md has the cost
 
     config.atoms = ConfigDict()
-    config.atoms.table = "released"  # released (92 columns), paper (Table II, 93), or the path of an atom_init.json
+    # released (92 columns), paper (Table II, 93), the path of an atom_init.json, or auto: the atom_init.json beside an
+    # id_prop.csv if there is one, released otherwise
+    config.atoms.table = "auto"
     config.atoms.properties = 9  # the first 2, 3 or all 9 properties of the table (Table S1)
 
     config.bonds = ConfigDict()

@@ -65,6 +65,8 @@ def main() -> None:
         f"{len(crystals)} crystals ({len(crystals.rejected)} left out), {atoms} atoms as {nodes} nodes; "
         + ", ".join(f"{name} {len(split[name])}" for name in NAMES)
     )
+    if configs.atom_table_name(config).endswith(".json"):
+        _say(f"atom features of {configs.atom_table_name(config)}")
     _say(f"{config.model.num_convs} x {config.model.conv}, {count_parameters(variables)} parameters, in {workdir.path}")
 
     training = configs.build_train_settings(config)

@@ -60,7 +60,8 @@ def test_python_in_the_pages_compiles(page: Path) -> None:
         compile(block, page.name, "exec")
 
 
-def test_the_route_to_a_new_atom_feature_runs() -> None:
+def test_the_route_to_a_new_atom_feature_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     names: dict = {}
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "atom_features.md").read_text(), re.DOTALL)
     assert blocks

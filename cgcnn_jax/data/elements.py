@@ -17,6 +17,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cgcnn_jax.files import write_text
+
 Value = int | float | str | None
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -274,3 +276,9 @@ def read_atom_init(path: str | Path) -> np.ndarray:
     features = np.zeros((1 + max(rows), len(rows[first])), np.float32)
     features[list(rows)] = list(rows.values())
     return features
+
+
+def write_atom_init(path: str | Path, features: np.ndarray) -> None:
+    """Writes features f32[n_species, n_column] as an atom_init.json, which `atoms.table` takes; rows of zeros are left out."""
+    rows = {str(z): [float(x) for x in features[z]] for z in np.flatnonzero(features.any(axis=1))}
+    write_text(Path(path), json.dumps(rows) + "\n")

@@ -279,3 +279,9 @@ def test_elements_csv_is_what_its_generator_writes():
         pytest.skip(f"needs mendeleev {make_elements.VERSION}")
     committed = ROOT / "cgcnn_jax" / "assets" / "elements.csv"
     assert make_elements.render() == committed.read_text(encoding="utf-8")
+
+
+def test_a_table_written_as_atom_init_reads_back(tmp_path):
+    features = elements.atom_features("paper")
+    elements.write_atom_init(tmp_path / "atoms.json", features)
+    np.testing.assert_array_equal(elements.read_atom_init(tmp_path / "atoms.json"), features)

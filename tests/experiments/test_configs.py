@@ -60,6 +60,7 @@ def test_every_field_has_a_comment_or_a_name_that_says_it_all() -> None:
     bare = [re.split(r" = ", line.strip())[0] for line in fields if "#" not in line]
     assert bare == [
         "config.split.seed",
+        "config.atoms.table",
         "config.bonds.num_bins",
         "config.model.num_classes",
         "config.optimizer.factor",
@@ -97,7 +98,9 @@ def test_unknown_atom_table_lists_the_choices() -> None:
     config = load("formation_energy").copy_and_resolve_references()
     with config.unlocked():
         config.atoms.table = "magpie"
-    with pytest.raises(ValueError, match=r"one of paper, released or the path of an atom_init\.json; got 'magpie'"):
+    with pytest.raises(
+        ValueError, match=r"one of auto, paper, released or the path of an atom_init\.json; got 'magpie'"
+    ):
         configs.build_atom_table(config)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cgcnn_jax import Predictor
+from cgcnn_jax.data import elements
 from cgcnn_jax.train.metrics import regression_metrics
 from tests.experiments.runs import ROOT, TINY, Run, directory_flags
 
@@ -166,3 +168,20 @@ def test_classes_and_several_targets_train(run: Run, cif_folder: Path, tmp_path:
     flags = (*directory_flags(folder), "--config.data.target=volume,twice", "--config.data.unit=Å³,Å³")
     run("train", *flags, f"--workdir={several}", *TINY)
     assert set(json.loads((several / "summary.json").read_text())["metrics"]["test"]) == {"volume", "twice"}
+
+
+def test_the_atom_init_of_a_folder_is_honoured_and_kept_in_the_checkpoint(
+    run: Run, cif_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cifs"
+    shutil.copytree(cif_folder, folder)
+    table = elements.with_property(
+        elements.atom_features("released"), elements.Property("is_oxygen", choices=(1,)), {"O": 1}
+    )
+    elements.write_atom_init(folder / "atom_init.json", table)
+    done = run("train", *directory_flags(folder), f"--workdir={tmp_path / 'run'}", *TINY)
+    assert f"atom features of {folder}/atom_init.json" in done.stdout
+    shutil.rmtree(folder)
+    restored = Predictor.restore(tmp_path / "run")
+    np.testing.assert_array_equal(restored.weights.constants["atom_table"], table)
+    assert np.isfinite(restored.predict([cif_folder / "x1.cif"])["prediction"]).all()
