@@ -145,7 +145,7 @@ def build_featurizer(config: ConfigDict, atom_table: np.ndarray) -> Featurizer:
     """Graph settings; elements whose row of the table is zero are refused."""
     graph = config.graph
     rules: dict[str, NeighborRule] = {
-        "shells": WholeShells(graph.num_neighbors, graph.cutoff, graph.shell_tolerance),
+        "shells": WholeShells(graph.num_neighbors, graph.cutoff, graph.shell_tolerance, graph.share_last_shell),
         "nearest": NearestK(graph.num_neighbors, graph.cutoff, graph.fidelity == "published"),
         "radius": Radius(graph.cutoff),
         "voronoi": VoronoiBonds(graph.cutoff, graph.bond_tolerance),

@@ -15,7 +15,7 @@ import numpy as np
 from cgcnn_jax import torchfile
 from cgcnn_jax.data import elements
 from cgcnn_jax.data.featurize import Featurizer
-from cgcnn_jax.data.neighbors import NearestK
+from cgcnn_jax.data.neighbors import NearestK, NeighborRule, WholeShells
 from cgcnn_jax.nn.basis import GaussianBasis
 from cgcnn_jax.nn.model import CGCNN
 from cgcnn_jax.predict import Predictor
@@ -153,15 +153,22 @@ def read(
         raise TorchFileError(f"{path}: a torch file, but not a checkpoint of the released CGCNN ({error!r})") from error
 
 
-def load(path: str | Path, *, name: str | None = None, unit: str | None = None) -> Predictor:
-    """A predictor with the weights and the graph rule of the released code; see `read`.
+def load(path: str | Path, *, name: str | None = None, unit: str | None = None, invariant: bool = False) -> Predictor:
+    """A predictor with the weights of the released code; see `read`.
 
-    The 12 nearest neighbours are cut as published, ties included, so predictions equal the released code's.
+    Args:
+      path: A .pth.tar of any torch version since 1.0.
+      name: See `read`.
+      unit: See `read`.
+      invariant: False cuts the 12 nearest neighbours as published, ties included, so predictions equal the released
+        code's. True lets equals of the 12th share its places (WholeShells.share_last): as accurate, and the same for
+        every cell and order of atoms; docs/published_models.md has the figures.
     """
     reference = read(path, name=name, unit=unit)
-    featurizer = Featurizer(
-        NearestK(NUM_NEIGHBORS, CUTOFF, published_padding=True), use_quotient=True, tolerance=QUOTIENT_TOLERANCE
-    )
+    rule: NeighborRule = NearestK(NUM_NEIGHBORS, CUTOFF, published_padding=True)
+    if invariant:
+        rule = WholeShells(NUM_NEIGHBORS, CUTOFF, share_last=True)
+    featurizer = Featurizer(rule, use_quotient=True, tolerance=QUOTIENT_TOLERANCE)
     return Predictor(
         reference.model(), reference.weights, reference.scaler, featurizer, {"arguments": reference.arguments}
     )

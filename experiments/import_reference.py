@@ -14,6 +14,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder to make.", required=True)
 NAME = flags.DEFINE_string("name", None, "Property; known for the eight published models.")
 UNIT = flags.DEFINE_string("unit", None, "Its unit; known for the eight published models.")
 ATOM_INIT = flags.DEFINE_string("atom_init", None, "The atom_init.json it was trained with, if not the published one.")
+INVARIANT = flags.DEFINE_bool(
+    "invariant", False, "Let equals of the 12th neighbour share its places instead of cutting as published."
+)
 
 
 def main(*arguments: str) -> None:
@@ -40,7 +43,10 @@ def main(*arguments: str) -> None:
     config = base.get_config()
     config.data.source, config.data.path = "files", ""
     config.data.target, config.data.unit = scaler.names[0], scaler.units[0]
-    config.graph.neighbors, config.graph.fidelity = "nearest", "published"
+    if INVARIANT.value:
+        config.graph.neighbors, config.graph.share_last_shell = "shells", True
+    else:
+        config.graph.neighbors, config.graph.fidelity = "nearest", "published"
     config.graph.num_neighbors, config.graph.cutoff = reference.NUM_NEIGHBORS, reference.CUTOFF
     config.graph.quotient_tolerance = reference.QUOTIENT_TOLERANCE
     config.bonds.cutoff, config.bonds.spacing = reference.CUTOFF, reference.SPACING

@@ -76,6 +76,24 @@ def test_stored_errors_and_normalisers_are_read(published: Path, name: str, erro
     assert found.validation_error == pytest.approx(error, abs=5e-6)
 
 
+def test_shared_places_make_the_published_models_invariant_and_keep_their_accuracy(
+    published: Path, crystals: list[Crystal]
+) -> None:
+    cut = reference.load(published / "pre-trained" / "formation-energy-per-atom.pth.tar")
+    shared = reference.load(published / "pre-trained" / "formation-energy-per-atom.pth.tar", invariant=True)
+    labels = np.array([crystal.targets["formation_energy_eV_per_atom"] for crystal in crystals])
+    errors = [np.abs(p.predict_entries(crystals)["prediction"] - labels).mean() for p in (cut, shared)]
+    assert errors[1] < 1.02 * errors[0]
+    small = [crystal.to_structure() for crystal in crystals if len(crystal.species) < 12][:10]
+    doubled = [structure.make_supercell([2, 1, 1], in_place=False) for structure in small]
+    change = {
+        name: np.abs(p.predict(small)["prediction"] - p.predict(doubled)["prediction"]).max()
+        for name, p in (("cut", cut), ("shared", shared))
+    }
+    assert change["shared"] < 1e-5
+    assert change["cut"] > 1e-3
+
+
 def test_a_model_written_back_is_the_one_that_was_read(published: Path, tmp_path: Path) -> None:
     # That predict.py of the published code reads such a file, and predicts the same, was tried by hand: torch is no
     # dependency.

@@ -19,14 +19,17 @@ class Edges(NamedTuple):
       receivers: Atom i, i64[n_edge].
       senders: Its neighbour j, i64[n_edge]; several edges of one pair are different periodic images.
       distances: Å, f64[n_edge].
+      weights: Bonds that each edge counts for, f64[n_edge]; None for one each.
     """
 
     receivers: np.ndarray
     senders: np.ndarray
     distances: np.ndarray
+    weights: np.ndarray | None = None
 
     def take(self, keep: np.ndarray) -> "Edges":
-        return Edges(self.receivers[keep], self.senders[keep], self.distances[keep])
+        weights = None if self.weights is None else self.weights[keep]
+        return Edges(self.receivers[keep], self.senders[keep], self.distances[keep], weights)
 
 
 class NeighborRule(Protocol):
@@ -46,11 +49,15 @@ class WholeShells:
       num_neighbors: k.
       cutoff: Largest distance in Å; an atom with fewer than k neighbours within it keeps those it has.
       tolerance: Distances closer than this count as one shell, Å.
+      share_last: The shell of the k-th neighbour shares the places that the nearer ones leave: with r places for m
+        equal neighbours, each counts for r/m. Every atom then has k bonds in all, and its sum of messages is the mean
+        over all ways to cut at exactly k, which is what a network trained on exactly k expects.
     """
 
     num_neighbors: int = 12
     cutoff: float = 8.0
     tolerance: float = 1e-3
+    share_last: bool = False
 
     def find(self, crystal: Crystal) -> Edges:
         n_atom = len(crystal.species)
@@ -69,6 +76,12 @@ class WholeShells:
                 break
             radius = min(1.3 * radius, self.cutoff)
         edges = edges.take(edges.distances <= (last + self.tolerance)[edges.receivers])
+        if self.share_last:
+            in_last = edges.distances >= (last - self.tolerance)[edges.receivers]
+            m = np.bincount(edges.receivers, in_last, n_atom)
+            r = self.num_neighbors - np.bincount(edges.receivers, ~in_last, n_atom)
+            share = np.divide(r, m, out=np.ones(n_atom), where=m > 0)
+            edges = edges._replace(weights=np.where(in_last, share[edges.receivers], 1.0))
         return _checked(crystal, edges, f"within {self.cutoff} Å; raise graph.cutoff")
 
 

@@ -21,7 +21,7 @@ class Quotient(NamedTuple):
       species: i32[n_node].
       node_weight: Atoms per node, i64[n_node].
       edges: Between nodes, sorted by receiver; distances are the mean of those merged.
-      edge_weight: Bonds per edge, i64[n_edge].
+      edge_weight: Bonds per edge, f64[n_edge].
       atom_node: The node that stands for each atom, i64[n_atom].
     """
 
@@ -35,9 +35,7 @@ class Quotient(NamedTuple):
 def full(species: np.ndarray, edges: Edges) -> Quotient:
     """The graph as it is, every weight 1."""
     n_atom = len(species)
-    return Quotient(
-        species, np.ones(n_atom, np.int64), edges, np.ones(len(edges.distances), np.int64), np.arange(n_atom)
-    )
+    return Quotient(species, np.ones(n_atom, np.int64), edges, _weights(edges), np.arange(n_atom))
 
 
 def reduce(species: np.ndarray, edges: Edges, *, tolerance: float) -> Quotient:
@@ -82,9 +80,13 @@ def reduce(species: np.ndarray, edges: Edges, *, tolerance: float) -> Quotient:
         species=species[first],
         node_weight=node_weight,
         edges=Edges(receivers, senders, np.bincount(index, weights=edges.distances) / count),
-        edge_weight=count // node_weight[receivers],
+        edge_weight=np.bincount(index, weights=_weights(edges)) / node_weight[receivers],
         atom_node=refined,
     )
+
+
+def _weights(edges: Edges) -> np.ndarray:
+    return np.ones(len(edges.distances)) if edges.weights is None else edges.weights
 
 
 def _shells(distances: np.ndarray, tolerance: float) -> np.ndarray:

@@ -246,6 +246,25 @@ def test_few_neighbours_are_kept_as_they_are(sparse, rule):
     np.testing.assert_allclose(edges.distances, 0.74, rtol=1e-12)
 
 
+def test_equals_of_the_last_neighbour_share_its_places(rock_salt):
+    # 12 places: 6 for the nearest, 6 left for 12 equals, one half each.
+    edges = WholeShells(12, share_last=True).find(rock_salt)
+    for site in range(8):
+        mine = edges.take(edges.receivers == site)
+        np.testing.assert_array_equal(mine.weights, [1.0] * 6 + [0.5] * 12)
+    # With 18 places every one of them has its own.
+    assert (WholeShells(18, share_last=True).find(rock_salt).weights == 1).all()
+
+
+def test_shared_places_add_up_to_k_and_change_nothing_without_ties(phonons):
+    for crystal in phonons[:40]:
+        shared, whole = WholeShells(12, share_last=True).find(crystal), WholeShells(12).find(crystal)
+        np.testing.assert_array_equal(shared.distances, whole.distances)
+        np.testing.assert_allclose(np.bincount(shared.receivers, shared.weights), 12, rtol=1e-12)
+        is_exact = np.bincount(whole.receivers) == 12
+        assert (shared.weights[is_exact[shared.receivers]] == 1).all()
+
+
 def test_exactly_k_refuses_an_atom_with_fewer(sparse):
     with pytest.raises(CrystalError, match=r"H2: site 0 \(H\) has 1 neighbour within 8.0 Å, not 3; raise graph.cutoff"):
         NearestK(3, cutoff=8.0).find(sparse)

@@ -92,7 +92,7 @@ def test_partition_is_equitable(request, rule):
             for other in range(len(q.species)):
                 full = np.sort(edges.distances[mine][q.atom_node[edges.senders[mine]] == other])
                 to_other = q.edges.senders[its] == other
-                merged = np.repeat(q.edges.distances[its][to_other], q.edge_weight[its][to_other])
+                merged = np.repeat(q.edges.distances[its][to_other], q.edge_weight[its][to_other].astype(int))
                 np.testing.assert_allclose(np.sort(merged), full, rtol=0, atol=TOLERANCE)
 
 

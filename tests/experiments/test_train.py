@@ -22,7 +22,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_run_leaves_everything_that_the_readme_names(trained: Path) -> None:
-    names = {path.name for path in trained.iterdir()}
+    # The folder is shared with the tests of evaluate, which adds folders of its own.
+    names = {path.name for path in trained.iterdir() if not path.name.startswith("evaluation_")}
     assert names == {
         "config.json",
         "split.json",
