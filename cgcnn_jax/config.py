@@ -93,6 +93,10 @@ def validate(config: ConfigDict) -> None:
             "docs/data.md tells where to get them. Start it with --config.data.source=jsonl --config.data.path=PATH (or source=directory for id_prop.csv and "
             "CIFs) and, if the property has another name there, --config.data.target=NAME"
         )
+    if config.split.by_composition and config.split.kind not in ("ratio", "k_fold"):
+        raise ValueError(f"config.split.by_composition needs split.kind ratio or k_fold; got {config.split.kind}")
+    if config.train.seed < 0 or config.split.seed < 0:
+        raise ValueError(f"config.train.seed and split.seed must not be negative; got {config.train.seed}")
     if config.model.task == "classification" and len(target_names(config)) != 1:
         raise ValueError(f"config.data.target must be one property in classification; got {config.data.target!r}")
     if config.model.task == "classification" and config.model.num_classes < 2:
@@ -138,7 +142,7 @@ def build_entries(config: ConfigDict) -> Iterator[Entry | Rejected]:
         case "directory":
             yield from sources.read_directory(path, _listed(config.data.columns) or target_names(config))
         case "files":
-            yield from sources.read_files(_listed(config.data.path))
+            yield from sources.read_files([Path(name).expanduser() for name in _listed(config.data.path)])
 
 
 def build_featurizer(config: ConfigDict, atom_table: np.ndarray) -> Featurizer:
@@ -221,14 +225,20 @@ def build_split(config: ConfigDict, dataset: Dataset) -> Split:
     return split
 
 
-def build_scaler(config: ConfigDict, targets: np.ndarray) -> TargetScaler:
-    """Fitted on the targets of the training split, [n_train, n_target]."""
+def build_scaler(config: ConfigDict, targets: np.ndarray, train: np.ndarray) -> TargetScaler:
+    """Fitted on the training split.
+
+    Args:
+      config: The configuration.
+      targets: Labels of all crystals [n_graph, n_target]; classes are checked in every split.
+      train: Indices of the training split.
+    """
     names, of = target_names(config), units(config)
     if config.model.task == "classification":
         return TargetScaler.for_classes(targets, names[0], config.model.num_classes)
     if config.data.log10:
         names, of = tuple(f"log10({name})" for name in names), tuple(f"log10({unit})" for unit in of)
-    return TargetScaler.fit(targets, names, of)
+    return TargetScaler.fit(targets[train], names, of)
 
 
 def build_optimizer_settings(config: ConfigDict) -> OptimizerSettings:
@@ -262,22 +272,39 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:
-    """From what `to_dict` gave."""
+    """From what `to_dict` gave, in this or an earlier version."""
 
     def typed(value: Any) -> Any:
         if isinstance(value, Mapping):
             return ConfigDict({key: typed(inner) for key, inner in value.items()})
         return tuple(value) if isinstance(value, list) else value
 
-    config = typed(values)
+    config = typed(upgraded(values))
     assert isinstance(config, ConfigDict)
     return config
 
 
+# Fields that change no result: data that moved or changed are noticed by their content.
+WITHOUT_EFFECT = ("data.path", "data.cache", "data.workers", "data.wanted", "train.save_seconds")
+# Fields that came later, with the value that does what was done before.
+_CAME_LATER = {"graph.share_last_shell": False}
+
+
+def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration with the fields that it is too old to have."""
+    new = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    for name, value in _CAME_LATER.items():
+        group, field = name.split(".")
+        new[group].setdefault(field, value)
+    return new
+
+
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Fields in which two `to_dict` results differ, as 'train.epochs: 30 -> 50'."""
+    """Fields with an effect in which two `to_dict` results differ, as 'train.epochs: 30 -> 50'."""
     found = []
     for key in sorted(one.keys() | other.keys()):
+        if f"{prefix}{key}" in WITHOUT_EFFECT:
+            continue
         left, right = one.get(key), other.get(key)
         if isinstance(left, Mapping) and isinstance(right, Mapping):
             found += differences(left, right, f"{prefix}{key}.")

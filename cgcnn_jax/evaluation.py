@@ -36,9 +36,8 @@ def measure_intervals(scaler: TargetScaler, targets: np.ndarray, values: np.ndar
     )
 
 
-def headline(scaler: TargetScaler, targets: np.ndarray, values: np.ndarray) -> list[str]:
-    """A line per property for people: 'test MAE 0.051 eV/atom (95 %: 0.048 to 0.055)'."""
-    measured, bounds = measure(scaler, targets, values), measure_intervals(scaler, targets, values)
+def headline(scaler: TargetScaler, measured: dict[str, Any], bounds: dict[str, Any]) -> list[str]:
+    """A line per property for people, of what `measure` and `measure_intervals` gave."""
     if scaler.task == "classification":
         return [
             f"{label} {measured[key]:.4f} (95 %: {bounds[key][0]:.4f} to {bounds[key][1]:.4f})"
@@ -99,17 +98,25 @@ def learning_curves(scaler: TargetScaler, records: Sequence[Mapping[str, Any]], 
     """Name -> figure of the error against the epoch."""
     from cgcnn_jax.report import figures
 
+    def drawn(metric: str, unit: str) -> "Figure":
+        # The best epoch is that of all targets together, and one of them may have no label in val.
+        known = {record["epoch"] for record in records if record.get(f"val_{metric}") is not None}
+        best = best_epoch if best_epoch in known else None
+        return figures.learning_curve(records, metric=metric, unit=unit, best_epoch=best)
+
     if scaler.task == "classification":
-        return {"learning_curve": figures.learning_curve(records, metric="accuracy", unit="", best_epoch=best_epoch)}
+        return {"learning_curve": drawn("roc_auc" if _has(records, "val_roc_auc") else "accuracy", "")}
     if len(scaler.names) == 1:
-        unit = scaler.units[0]
-        return {"learning_curve": figures.learning_curve(records, metric="mae", unit=unit, best_epoch=best_epoch)}
+        return {"learning_curve": drawn("mae", scaler.units[0])}
     return {
-        f"learning_curve_{name}": figures.learning_curve(
-            records, metric=f"mae/{name}", unit=unit, best_epoch=best_epoch
-        )
+        f"learning_curve_{name}": drawn(f"mae/{name}", unit)
         for name, unit in zip(scaler.names, scaler.units, strict=True)
+        if _has(records, f"train_mae/{name}")
     }
+
+
+def _has(records: Sequence[Mapping[str, Any]], key: str) -> bool:
+    return any(record.get(key) is not None for record in records)
 
 
 def _of_each(scaler: TargetScaler, targets: np.ndarray, values: np.ndarray, apply: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
@@ -19,8 +20,7 @@ from cgcnn_jax.graph import CrystalGraphs, PadBudget, select
 from cgcnn_jax.nn.model import CGCNN, Variables, init_variables
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.checkpoint import Checkpoints
-from cgcnn_jax.train.optimizer import build_optimizer, learning_rate_schedule
-from cgcnn_jax.train.state import TrainState, Weights, init_state
+from cgcnn_jax.train.state import Weights
 from cgcnn_jax.train.step import predict_batch
 from cgcnn_jax.workdir import versions
 
@@ -73,22 +73,24 @@ class Predictor:
             scaler = TargetScaler.from_dict(about["scaler"])
             table_shape = tuple(about["table_shape"])
             model = configs.build_model(config, table_shape, scaler.n_output)
-            state = checkpoints.restore(blank_state(config, model, len(scaler.names)))
-        assert state is not None
-        table = np.asarray(state.best.constants["atom_table"])
-        return cls(model, state.best, scaler, configs.build_featurizer(config, table), about)
+            weights = checkpoints.restore_weights(Weights(**_shapes(model)))
+        assert weights is not None
+        table = np.asarray(weights.constants["atom_table"])
+        return cls(model, weights, scaler, configs.build_featurizer(config, table), about)
 
-    def predict(self, structures: "Iterable[Structure | str | Path]") -> pd.DataFrame:
-        """Predicts for pymatgen structures, or paths of structure files and folders of them.
+    def predict(self, structures: "Iterable[Structure | str | Path] | Structure | str | Path") -> pd.DataFrame:
+        """Predicts for pymatgen structures, or paths of structure files and folders of them; several or one.
 
         Returns:
           A row per structure, in input order; see `predict_entries`.
         """
-        given = list(structures)
+        # A structure is itself an iterable, of its sites.
+        is_one = isinstance(structures, str | Path) or hasattr(structures, "lattice")
+        given: list[Any] = [structures] if is_one else list(structures)  # type: ignore[arg-type]
         paths = [one for one in given if isinstance(one, str | Path)]
         if paths and len(paths) < len(given):
             raise ValueError("give either structures or paths, not both at once")
-        entries = sources.read_files(paths) if paths else sources.read_structures(given)  # type: ignore[arg-type]
+        entries = sources.read_files(paths) if paths else sources.read_structures(given)
         return self.predict_entries(entries)
 
     def predict_entries(
@@ -130,14 +132,16 @@ class Predictor:
             values[index[index >= 0]] = self.scaler.unscale(outputs[: len(index)][index >= 0])
         return values
 
-    def variables_for(self, model: CGCNN) -> Variables:
+    def variables_for(self, model: CGCNN, atom_table: np.ndarray, scaler: TargetScaler) -> Variables:
         """The weights as initial variables of a network to be trained on.
 
+        The output layer takes up the difference of the scalers, so that training starts from these predictions.
+
         Raises:
-          ValueError: If the network has parameters of other names or shapes, naming the first.
+          ValueError: If the network has parameters of other names or shapes, naming the first, or another element table.
         """
         mine = self.weights.variables()
-        wanted = jax.eval_shape(lambda: init_variables(model, 0, np.zeros(model.table_shape, np.float32)))
+        wanted = _shapes(model)
         have, want = (
             {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
             for tree in (mine, wanted)
@@ -148,7 +152,18 @@ class Predictor:
                     f"the weights of config.init_from do not fit this network: {name} is {have.get(name)} there and "
                     f"{want.get(name)} here; set config.model, config.atoms and config.bonds as in its config.json"
                 )
-        return mine
+        if not np.array_equal(mine["constants"]["atom_table"], atom_table):
+            raise ValueError("the weights of config.init_from were trained with another element table (config.atoms)")
+        if scaler.task == "classification":
+            return mine
+        old_std, new_std = np.array(self.scaler.std), np.array(scaler.std)
+        output = mine["params"]["output"]
+        shift = (np.array(self.scaler.mean) - np.array(scaler.mean)) / new_std
+        scaled = {
+            "kernel": jnp.asarray(output["kernel"] * (old_std / new_std), jnp.float32),
+            "bias": jnp.asarray(output["bias"] * (old_std / new_std) + shift, jnp.float32),
+        }
+        return mine | {"params": mine["params"] | {"output": scaled}}
 
     def _predict_portion(self, portion: Sequence[Entry | Rejected], executor: Executor | None) -> pd.DataFrame:
         entries = [entry for entry in portion if not isinstance(entry, Rejected)]
@@ -198,7 +213,11 @@ class Predictor:
 
 
 def describe(
-    config: ConfigDict, scaler: TargetScaler, table_shape: Sequence[int], split: Mapping[str, Sequence[str]]
+    config: ConfigDict,
+    scaler: TargetScaler,
+    table_shape: Sequence[int],
+    split: Mapping[str, Sequence[str]],
+    data_digest: str = "",
 ) -> dict[str, Any]:
     """The JSON saved with every checkpoint: all that `Predictor.restore` needs beside the arrays.
 
@@ -207,28 +226,21 @@ def describe(
       scaler: Fitted on its training split.
       table_shape: Of the element table.
       split: Ids of train, val and test.
+      data_digest: Tells whether the data are still those that training began with.
     """
     return {
         "config": configs.to_dict(config),
         "scaler": scaler.to_dict(),
         "table_shape": list(table_shape),
         "split": dict(split),
+        "data_digest": data_digest,
         "versions": versions(),
     }
 
 
-def blank_state(config: ConfigDict, model: CGCNN, n_target: int) -> TrainState:
-    """The shapes of a run's state, without computing it."""
-    settings = configs.build_train_settings(config)
-    optimizer_settings = configs.build_optimizer_settings(config)
-    # Only shapes matter, and no schedule's length changes them.
-    optimizer = build_optimizer(optimizer_settings, learning_rate_schedule(optimizer_settings, settings.epochs, 1))
-
-    def make() -> TrainState:
-        variables = init_variables(model, 0, np.zeros(model.table_shape, np.float32))
-        return init_state(variables, optimizer, n_target, averages=settings.average_decay > 0)
-
-    return jax.eval_shape(make)
+def _shapes(model: CGCNN) -> Variables:
+    """The model's variables as shapes, without computing them."""
+    return jax.eval_shape(lambda: init_variables(model, 0, np.zeros(model.table_shape, np.float32)))
 
 
 class _Numbered:

@@ -178,8 +178,8 @@ def save(workdir: str | Path, path: str | Path) -> None:
     """Writes a trained run as a checkpoint that the released code loads (predict.py, and main.py --resume's weights).
 
     Only what the released code can express is written: one target or two classes, its own layer, the mean pool, hidden
-    layers after pooling, 41 Gaussians, the 12 nearest neighbours. It cuts those 12 through shells, so a model trained
-    on whole shells predicts slightly otherwise there.
+    layers after pooling, 41 Gaussians, and 12 neighbours: cut as published (graph.neighbors=nearest), or sharing the
+    last places, whose mean over all cuts the released code's cut is a draw from. Property and unit have no place there.
 
     Raises:
       ValueError: Naming the first setting that the released code does not have.
@@ -187,6 +187,13 @@ def save(workdir: str | Path, path: str | Path) -> None:
     predictor = Predictor.restore(workdir)
     model, scaler = predictor.model, predictor.scaler
     is_classifier = scaler.task == "classification"
+    rule = predictor.featurizer.neighbors
+    has_twelve = isinstance(rule, NearestK) or (isinstance(rule, WholeShells) and rule.share_last)
+    if not has_twelve or (rule.num_neighbors, rule.cutoff) != (NUM_NEIGHBORS, CUTOFF):
+        raise ValueError(
+            f"{workdir}: the released code sums over exactly {NUM_NEIGHBORS} neighbours within {CUTOFF} Å, this model was "
+            f"trained on {rule}; train with graph.neighbors=nearest, or with graph.share_last_shell=True"
+        )
     basis = model.basis
     for name, value, wanted in (
         ("model.conv", model.conv, "gated_norm"),
@@ -198,7 +205,7 @@ def save(workdir: str | Path, path: str | Path) -> None:
         ("bonds", basis, GaussianBasis(CUTOFF, SPACING)),
     ):
         if value != wanted:
-            raise ValueError(f"{workdir}: the released code has no {name}={value!r}, only {wanted!r}")
+            raise ValueError(f"{workdir}: in the released code {name} is always {wanted!r}, here it is {value!r}")
     if model.crystal_layers < 1:
         raise ValueError(f"{workdir}: the released code needs at least one layer after pooling (model.crystal_layers)")
     weights = jax.tree.map(np.asarray, predictor.weights)

@@ -5,19 +5,21 @@ split.json        ids of train, val and test
 rejected.csv      crystals left out (id, reason); only with data.on_error=skip
 metrics.jsonl     a line per epoch
 checkpoints/      orbax: the latest state, and one before
-predictions.csv   the test split: id, target, prediction
+predictions.csv   the test split, or val if there is none: id, target, prediction
 summary.json      metrics, timings, hardware, versions
 *.png             pictures
 """
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
 import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,24 +38,46 @@ class Workdir:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
 
-    def claim(self, config: Mapping[str, Any]) -> None:
-        """Makes the folder, or enters one of the same configuration.
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Whether a run of this configuration may use the folder.
 
         Raises:
-          ValueError: If another configuration was run here, naming the fields that differ.
+          ValueError: If a run of another configuration has checkpoints here, naming the fields that differ. Fields that
+            change no result (`config.WITHOUT_EFFECT`) may differ.
         """
         file = self.path / "config.json"
-        if file.exists():
-            fields = configs.differences(json.loads(file.read_text()), config)
-            if fields:
-                listed = "\n".join(f"  {field}" for field in fields)
-                raise ValueError(
-                    f"{self.path} holds a run with another configuration:\n{listed}\n"
-                    "Choose another --workdir, or remove this one"
-                )
-        else:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.write_json("config.json", config)
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"--workdir={self.path} is a file; name a folder")
+        if not (file.exists() and self.checkpoints.is_dir() and any(self.checkpoints.iterdir())):
+            return
+        fields = configs.differences(configs.upgraded(json.loads(file.read_text())), config)
+        if fields:
+            listed = "\n".join(f"  {field}" for field in fields)
+            raise ValueError(
+                f"{self.path} holds a run with another configuration:\n{listed}\n"
+                "Choose another --workdir, or remove this one"
+            )
+
+    def claim(self, config: Mapping[str, Any]) -> None:
+        """Makes the folder if it is not there, and writes the configuration."""
+        self.check(config)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.write_json("config.json", config)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from training in the folder.
+
+        Raises:
+          ValueError: If one does.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ValueError(f"another process is training in {self.path}; choose another --workdir") from error
+            yield
 
     @property
     def checkpoints(self) -> Path:

@@ -29,7 +29,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.init_from = ""  # work directory whose weights training starts from (fine-tuning); the network must be alike
 
     config.data = ConfigDict()
-    config.data.source = "demo"  # demo, jsonl (shared/data's format), directory (id_prop.csv, ID.cif), files
+    config.data.source = "demo"  # demo, jsonl (docs/data.md), directory (id_prop.csv, ID.cif), files
     config.data.path = ""  # file or folder of the source; files takes several, separated by commas
     config.data.target = ""  # property to learn; several, separated by commas
     config.data.unit = ""  # its unit, for tables and axes; several, separated by commas

@@ -1,4 +1,4 @@
-"""What every entry point shares: flags, one-line errors, progress, signals, speed settings."""
+"""What every entry point shares: flags, one-line errors, signals, worker processes."""
 
 import contextlib
 import os
@@ -22,6 +22,11 @@ def run(main: Callable[..., None], *, allow: str | None = None, positional: bool
       allow: Arguments that start so are left to the entry point.
       positional: Hand arguments that are no flags to `main`; otherwise they are an error.
     """
+    if {"--help", "-help", "-h", "--helpfull"} & set(sys.argv[1:]):
+        print(f"{sys.modules['__main__'].__doc__}\n{flags.FLAGS.main_module_help()}")
+        return
+    # A scheduler's SIGTERM unwinds like Ctrl-C, so that worker processes are told to end.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     try:
         rest = flags.FLAGS([argument for argument in sys.argv if not (allow and argument.startswith(allow))])
     # config_flags raises whatever reading a configuration runs into.
@@ -31,6 +36,8 @@ def run(main: Callable[..., None], *, allow: str | None = None, positional: bool
         _fail(f"unexpected argument {rest[1]!r}; flags are written --name=value", 2)
     try:
         main(*rest[1:])
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
     except (ValueError, OSError, RuntimeError) as error:
         if TRACEBACK.value or type(error).__module__.startswith("jax"):
             raise
@@ -39,7 +46,9 @@ def run(main: Callable[..., None], *, allow: str | None = None, positional: bool
 
 def executor(workers: int) -> Executor | None:
     """A process pool of so many workers, 0 for all cores; None if one process does as well."""
-    count = workers or os.cpu_count() or 1
+    # Those this process may use, which on a cluster are fewer than the machine has.
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = workers or available
     # Spawned, not forked: a fork of a process that runs jax can deadlock.
     return ProcessPoolExecutor(count, mp_context=get_context("spawn")) if count > 1 else None
 
@@ -64,8 +73,8 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def override_data(config: ConfigDict, arguments: Sequence[str]) -> bool:
-    """Applies --config.data.FIELD=VALUE arguments to a restored configuration; whether there were any.
+def override_data(config: ConfigDict, arguments: Sequence[str]) -> None:
+    """Applies --config.data.FIELD=VALUE arguments to a restored configuration.
 
     Raises:
       ValueError: For an unknown field or a value of the wrong type.
@@ -86,14 +95,13 @@ def override_data(config: ConfigDict, arguments: Sequence[str]) -> bool:
                 config.data[field] = type(old)(text)
             except ValueError as error:
                 raise ValueError(f"--config.data.{field} must be of type {type(old).__name__}, got {text!r}") from error
-    return bool(given)
 
 
 def _one_line(error: BaseException) -> str:
     """The reason of a flag error, without ml_collections' quoting and its copy of the traceback."""
     text = str(error.args[0] if error.args else error).replace("\\n", "\n").replace("\\'", "'")
-    lines = [line.strip().strip("'\"") for line in text.splitlines() if line.strip()]
-    if "Did you mean" in text:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if isinstance(error, AttributeError) and "Did you mean" in text:
         lines.insert(0, "unknown field")
     # The last line of a wrapped traceback names the cause.
     if any(line.startswith("Traceback") for line in lines):

@@ -12,7 +12,7 @@ from cgcnn_jax.data.dataset import Dataset
 from experiments import cli
 
 
-def load(config: ConfigDict, atom_table: np.ndarray, *, with_targets: bool = True) -> Dataset:
+def load(config: ConfigDict, atom_table: np.ndarray) -> Dataset:
     """The configured crystals. Raises DataError for what cannot be used."""
     executor = cli.executor(config.data.workers)
     try:
@@ -25,7 +25,7 @@ def load(config: ConfigDict, atom_table: np.ndarray, *, with_targets: bool = Tru
             return dataset.load(
                 configs.build_entries(config),
                 configs.build_featurizer(config, atom_table),
-                configs.target_names(config) if with_targets else (),
+                configs.target_names(config),
                 log10=config.data.log10,
                 on_error=config.data.on_error,
                 cache=configs.cache_folder(config),
@@ -34,4 +34,4 @@ def load(config: ConfigDict, atom_table: np.ndarray, *, with_targets: bool = Tru
             )
     finally:
         if executor is not None:
-            executor.shutdown()
+            executor.shutdown(cancel_futures=True)

@@ -1,8 +1,10 @@
 """Judges a trained model on a split of its run, or on other crystals.
 
-python -m experiments.evaluate --workdir=DIR [--split=test] [--config.data.source=jsonl --config.data.path=PATH ...]
+python -m experiments.evaluate --workdir=DIR [--split=test]
+python -m experiments.evaluate --workdir=DIR --split=all --config.data.source=jsonl --config.data.path=PATH [...]
 
-With any --config.data flag the whole of those data is judged, and nothing of the run's split is used.
+test, val and train are the crystals of the run's split, by id, wherever the data now lie; all is every crystal of the
+data, those that the run was trained on included and counted.
 """
 
 import sys
@@ -13,8 +15,8 @@ from absl import flags
 from experiments import allocator, cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
-SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Which crystals of the run.")
-OUTPUT = flags.DEFINE_string("output", None, "Name of the results in the folder; the split, or 'other'.")
+SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test", "all"], "Which crystals.")
+OUTPUT = flags.DEFINE_string("output", None, "Name of the results in the folder; the split if not given.")
 
 
 def main() -> None:
@@ -30,12 +32,16 @@ def main() -> None:
     predictor = Predictor.restore(WORKDIR.value)
     scaler = predictor.scaler
     config = configs.from_dict(predictor.about["config"])
-    changed = cli.override_data(config, sys.argv[1:])
+    cli.override_data(config, sys.argv[1:])
+    configs.validate(config)
     crystals = data.load(config, np.asarray(predictor.weights.constants["atom_table"]))
-    if changed:
-        name, index = OUTPUT.value or "other", np.arange(len(crystals))
+    name = (OUTPUT.value or SPLIT.value).replace("/", "_")
+    if SPLIT.value == "all":
+        index = np.arange(len(crystals))
+        seen = len(set(crystals.ids) & set(predictor.about["split"]["train"] + predictor.about["split"]["val"]))
+        if seen:
+            print(f"{seen} of the {len(crystals)} crystals have ids that the run was trained on or chosen by")
     else:
-        name = OUTPUT.value or SPLIT.value
         index = _members(crystals.ids, predictor.about["split"][SPLIT.value], SPLIT.value)
     graphs = crystals.store.take(index)
     targets, values = crystals.targets[index], predictor.predict_graphs(graphs)
@@ -47,15 +53,19 @@ def main() -> None:
     folder.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values))
     folder.write_rejected(crystals.rejected)
     folder.save_figures(evaluation.pictures(scaler, targets, values, name))
+    measured, bounds = (
+        evaluation.measure(scaler, targets, values),
+        evaluation.measure_intervals(scaler, targets, values),
+    )
     summary: dict[str, Any] = {
-        "metrics": {name: evaluation.measure(scaler, targets, values)},
-        "intervals_95": evaluation.measure_intervals(scaler, targets, values),
+        "metrics": {name: measured},
+        "intervals_95": {name: bounds},
         "crystals": {"judged": len(index), "left_out": len(crystals.rejected)},
         "data": configs.to_dict(config)["data"],
         **environment(),
     }
     folder.write_json("summary.json", summary)
-    for line in evaluation.headline(scaler, targets, values):
+    for line in evaluation.headline(scaler, measured, bounds):
         print(f"{name} ({len(index)} crystals) {line}")
     print(f"results   {folder.path}/summary.json, predictions.csv")
 
@@ -66,13 +76,15 @@ def _members(ids: Any, wanted: list[str], split: str) -> Any:
 
     if not wanted:
         raise ValueError(
-            f"the run has no crystal in {split}; choose another --split, or name data (--config.data.path=...)"
+            f"the run has no crystal in {split}; choose another --split, or judge other data with --split=all "
+            "--config.data.source=... --config.data.path=..."
         )
     place = {id: index for index, id in enumerate(ids)}
     missing = [id for id in wanted if id not in place]
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(wanted)} crystals of {split} are no longer in the data: {', '.join(missing[:5])}"
+            f"{len(missing)} of {len(wanted)} crystals of {split} are not in the data: {', '.join(missing[:5])}; "
+            "--split=all judges whatever the data hold"
         )
     return np.array([place[id] for id in wanted])
 

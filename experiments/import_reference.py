@@ -58,6 +58,8 @@ def main(*arguments: str) -> None:
     config.model.dropout = found.model().dropout
 
     workdir = Workdir(WORKDIR.value)
+    if workdir.checkpoints.is_dir() and any(workdir.checkpoints.iterdir()):
+        raise ValueError(f"{workdir.path} holds a model already; choose another --workdir, or remove this one")
     workdir.claim(configs.to_dict(config))
     settings = configs.build_optimizer_settings(config)
     state = init_state(found.weights.variables(), build_optimizer(settings, lambda step: 0.0), 1, averages=False)

@@ -29,7 +29,9 @@ def main() -> None:
 
     output = Path(OUTPUT.value).expanduser() if OUTPUT.value else None
     if output and not output.absolute().parent.is_dir():
-        raise ValueError(f"--output: there is no folder {output.absolute().parent}")
+        raise ValueError(f"--output={output}: there is no folder {output.absolute().parent}")
+    if output and output.is_dir():
+        raise ValueError(f"--output={output} is a folder; name a CSV file in it")
     predictor = Predictor.restore(WORKDIR.value)
     executor = cli.executor(WORKERS.value)
     try:
@@ -37,7 +39,7 @@ def main() -> None:
             table = predictor.predict_entries(_entries(), executor=executor, on_progress=bar.update)
     finally:
         if executor is not None:
-            executor.shutdown()
+            executor.shutdown(cancel_futures=True)
     text = table.to_csv(index=False, lineterminator="\n", float_format="%.8g")
     if output:
         write_text(output, text)
@@ -46,6 +48,8 @@ def main() -> None:
     failed = int((table["reason"] != "").sum())
     where = f" in {output}" if output else ""
     print(f"{len(table) - failed} predictions{where}, {failed} structures without one", file=sys.stderr)
+    if failed == len(table):
+        raise ValueError("no structure could be predicted; the reasons stand in the last column")
 
 
 def _entries() -> Iterator[Any]:

@@ -3,6 +3,7 @@
 python -m experiments.train --config=configs/formation_energy.py [--workdir=DIR] [--config.train.epochs=50 ...]
 """
 
+import os
 import shlex
 import sys
 import time
@@ -39,7 +40,7 @@ def main() -> None:
     configs.validate(config)
     plain = configs.to_dict(config)
     workdir = Workdir(WORKDIR.value or Path("runs") / _config_name())
-    workdir.claim(plain)
+    workdir.check(plain)
     atom_table = configs.build_atom_table(config)
 
     began = time.monotonic()
@@ -47,14 +48,16 @@ def main() -> None:
     seconds = {"data": time.monotonic() - began}
     split = configs.build_split(config, crystals)
     ids = {name: [crystals.ids[i] for i in split[name]] for name in NAMES}
-    workdir.write_json("split.json", ids)
-    if config.data.on_error == "skip":
-        workdir.write_rejected(crystals.rejected)
-    scaler = configs.build_scaler(config, crystals.targets[split["train"]])
+    scaler = configs.build_scaler(config, crystals.targets, split["train"])
     model = configs.build_model(config, atom_table.shape, scaler.n_output)
     variables = init_variables(model, config.train.seed, atom_table)
     if config.init_from:
-        variables = Predictor.restore(config.init_from).variables_for(model)
+        start = Predictor.restore(config.init_from)
+        variables = start.variables_for(model, atom_table, scaler)
+        other = configs.differences({"graph": start.about["config"]["graph"]}, {"graph": plain["graph"]})
+        if other:
+            _say("the weights of init_from were trained on other graphs, so their first predictions may be far off:")
+            _say("\n".join(f"  {field}" for field in other))
     atoms, nodes = int(crystals.store.n_atom.sum()), int(crystals.graphs.n_node.sum())
     if config.data.source == "demo":
         _say(
@@ -70,9 +73,25 @@ def main() -> None:
     _say(f"{config.model.num_convs} x {config.model.conv}, {count_parameters(variables)} parameters, in {workdir.path}")
 
     training = configs.build_train_settings(config)
-    about = describe(config, scaler, atom_table.shape, ids)
-    with Checkpoints(workdir.checkpoints) as checkpoints, cli.stop_requests() as should_stop:
-        first = checkpoints.latest_step() // max(1, round(len(split["train"]) / training.batch_size))
+    about = describe(config, scaler, atom_table.shape, ids, crystals.digest(atom_table))
+    with (
+        workdir.lock(),
+        Checkpoints(workdir.checkpoints) as checkpoints,
+        cli.stop_requests() as should_stop,
+    ):
+        before = checkpoints.about()
+        if before is not None and before["data_digest"] != about["data_digest"]:
+            raise ValueError(_what_changed(before, about))
+        if before is not None and (workdir.path / "summary.json").exists():
+            _say(f"this run is finished; its results lie in {workdir.path}. To train on from it:")
+            _say(f"  another --workdir, with --config.init_from={workdir.path}")
+            return
+        # From here on the folder is this run's: a start that failed before may be corrected.
+        workdir.claim(plain)
+        workdir.write_json("split.json", ids)
+        if config.data.on_error == "skip":
+            workdir.write_rejected(crystals.rejected)
+        first = checkpoints.latest_step() // training.steps_per_epoch(len(split["train"]))
         workdir.keep_records(first)
         if first:
             _say(f"going on after {first} of {training.epochs} epochs")
@@ -102,7 +121,7 @@ def main() -> None:
                 on_epoch=on_epoch,
                 should_stop=should_stop,
             )
-    if not fitted.is_finished:
+    if fitted.values is None:
         _say(f"stopped; the same command goes on:\n  {_command()}")
         return
 
@@ -112,9 +131,11 @@ def main() -> None:
     }
     judged = "test" if len(split["test"]) else "val"
     targets, values = crystals.targets[split[judged]], fitted.values[split[judged]]
+    bounds = evaluation.measure_intervals(scaler, targets, values)
     workdir.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids[judged], targets, values))
+    records = workdir.records()
     drawn = evaluation.pictures(scaler, targets, values, judged)
-    drawn |= evaluation.learning_curves(scaler, workdir.records(), int(fitted.state.best_epoch))
+    drawn |= evaluation.learning_curves(scaler, records, int(fitted.state.best_epoch))
     workdir.save_figures(drawn)
     seconds |= fitted.seconds | {"evaluation": time.monotonic() - began}
     seconds["total"] = time.monotonic() - started
@@ -123,12 +144,14 @@ def main() -> None:
         "summary.json",
         {
             "metrics": measured,
-            "intervals_95": {judged: evaluation.measure_intervals(scaler, targets, values)},
+            "intervals_95": {judged: bounds},
             "properties": dict(zip(scaler.names, scaler.units, strict=True)),
             "best_epoch": int(fitted.state.best_epoch),
             "parameters": count_parameters(variables),
             "crystals": {name: len(split[name]) for name in NAMES} | {"left_out": len(crystals.rejected)},
+            # Of this session; epochs before a stop are in the sum of all.
             "seconds": seconds,
+            "seconds_of_all_epochs": sum(record["seconds"] for record in records),
             "train_crystals_per_second": fitted.crystals_per_second,
             "padding": dict(zip(("nodes", "edges"), np.round(fitted.padding, 4).tolist(), strict=True)),
             "command": _command(),
@@ -136,14 +159,29 @@ def main() -> None:
         },
     )
     _say("")
-    for line in evaluation.headline(scaler, targets, values):
+    for line in evaluation.headline(scaler, measured[judged], bounds):
         _say(f"{judged} {line}")
-    _say(f"in {seconds['total']:.0f} s; {fitted.crystals_per_second:.0f} crystals/s in training\n")
-    _say(f"results   {workdir.path}/summary.json, predictions.csv, {', '.join(f'{name}.png' for name in drawn)}")
-    _say(f"predict   python -m experiments.predict --workdir={workdir.path} --input=YOUR_CIFS")
-    _say(f"evaluate  python -m experiments.evaluate --workdir={workdir.path}")
-    _say("your data python -m experiments.train --config=configs/formation_energy.py --workdir=runs/mine \\")
-    _say("            --config.data.source=directory --config.data.path=FOLDER --config.data.target=NAME")
+    rate = fitted.crystals_per_second
+    _say(f"in {seconds['total']:.0f} s" + (f"; {rate:.0f} crystals/s in training\n" if rate == rate else "\n"))
+    python, folder = os.path.relpath(sys.executable), shlex.quote(str(workdir.path))
+    _say(f"results   {workdir.path}: summary.json, predictions.csv, {', '.join(f'{name}.png' for name in drawn)}")
+    _say(f"predict   {python} -m experiments.predict --workdir={folder} --input=YOUR_CIFS")
+    _say(f"evaluate  {python} -m experiments.evaluate --workdir={folder}")
+    if config.data.source == "demo":
+        _say(f"your data {python} -m experiments.train --config=configs/formation_energy.py --workdir=runs/mine \\")
+        _say("            --config.data.source=directory --config.data.path=FOLDER \\")
+        _say("            --config.data.target=NAME --config.data.unit=UNIT")
+
+
+def _what_changed(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Why the data are not those that the run began with."""
+    old, new = ({id for ids in about["split"].values() for id in ids} for about in (before, now))
+    ids = (
+        f"{len(new - old)} crystals are new and {len(old - new)} are gone"
+        if new != old
+        else "labels or structures differ"
+    )
+    return f"the data changed since this run began: {ids}. Choose another --workdir, or restore the data"
 
 
 def _say(text: str) -> None:

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from importlib import metadata
 from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -182,8 +183,9 @@ class CrystalFile:
         return Crystal.from_structure(self.id, read_structure(self.path), self.targets, self.split)
 
     def digest(self) -> str:
-        # The name decides how pymatgen reads the file.
-        return hashlib.sha256(self.path.name.encode() + b"\0" + self.path.read_bytes()).hexdigest()
+        # pymatgen reads the file, and how is decided by its name.
+        reader = f"{self.path.name}\0{metadata.version('pymatgen')}\0"
+        return hashlib.sha256(reader.encode() + self.path.read_bytes()).hexdigest()
 
 
 def as_number(value: Any) -> float:

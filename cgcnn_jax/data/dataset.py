@@ -1,5 +1,6 @@
 """Dataset: graphs with labels. The checks that every crystal passes on its way in."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -47,6 +48,14 @@ class Dataset:
     @property
     def graphs(self) -> CrystalGraphs:
         return self.store.graphs
+
+    def digest(self, atom_table: np.ndarray) -> str:
+        """Changes when an id, a label, a split mark, a graph or the element table does."""
+        content = hashlib.sha256("\n".join(self.ids).encode())
+        content.update(repr(self.source_split).encode())
+        for array in (self.targets, atom_table, *self.graphs):
+            content.update(np.ascontiguousarray(array).tobytes())
+        return content.hexdigest()
 
     def formulas(self) -> list[str]:
         """Reduced formula of each crystal."""
@@ -98,7 +107,7 @@ def load(
     unknown = [name for name in targets if name not in available]
     if unknown and n_read:
         raise DataError(
-            f"no crystal has the target {unknown[0]!r}; the data have {', '.join(sorted(available)) or 'no labels'} "
+            f"no crystal has the target {unknown[0]!r}; the data have {', '.join(sorted(available)) or 'no labels (is there an id_prop.csv?)'} "
             "(data.target)"
         )
     settle(rejected, n_seen, on_error)

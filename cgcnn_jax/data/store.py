@@ -124,6 +124,8 @@ def _build_chunk(entries: Sequence[Entry], featurizer: Featurizer) -> GraphStore
             ids.append(entry.id)
         except CrystalError as error:
             rejected.append(Rejected(entry.id, str(error)))
+        except (MemoryError, OSError, ImportError):
+            raise  # of this machine at this moment; not a fault of the crystal to be remembered
         # One crystal that breaks a library below must not end the building of all others.
         except Exception as error:
             rejected.append(

@@ -1,6 +1,6 @@
 """Atom features to one vector per crystal: every pool is a normalised sum, so that supercells give equal vectors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 from flax import linen as nn
@@ -36,4 +36,3 @@ class SoftmaxPool(nn.Module):
 
 
 POOLS: tuple[str, ...] = ("mean", "softmax", "site")
-Readout = Callable[[Array], Array]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from cgcnn_jax.train.state import TrainState
+from cgcnn_jax.train.state import TrainState, Tree, Weights
 
 KEEP = 2  # the latest, and one to fall back on
 
@@ -26,7 +26,7 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(KEEP), enable_background_delete=False
             ),
-            item_names=("state", "about"),
+            item_names=("state", "weights", "about"),
         )
 
     def save(self, state: TrainState, about: Mapping[str, Any]) -> None:
@@ -34,11 +34,15 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        on_host = jax.device_get(state)
         # Copied to the host first: training goes on and gives the device buffers to the next state.
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(jax.device_get(state)), about=ocp.args.JsonSave(dict(about))
+                state=ocp.args.StandardSave(on_host),
+                # By themselves too, so that prediction depends on no optimiser.
+                weights=ocp.args.StandardSave(on_host.best),
+                about=ocp.args.JsonSave(dict(about)),
             ),
         )
 
@@ -48,13 +52,11 @@ class Checkpoints:
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The latest state, shaped like `like`; None if there is none."""
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
-        # orbax pins arrays to a device; a mix of pinned and free ones would compile every function a second time.
-        return jax.tree.map(jnp.array, jax.device_get(restored["state"]))
+        return self._restore("state", like)
+
+    def restore_weights(self, like: Weights) -> Weights | None:
+        """The best weights so far, shaped like `like`; None if there is no checkpoint."""
+        return self._restore("weights", like)
 
     def about(self) -> dict[str, Any] | None:
         """What the latest checkpoint says of itself; None if there is none."""
@@ -62,6 +64,15 @@ class Checkpoints:
         if step is None:
             return None
         return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+
+    def _restore(self, item: str, like: Tree) -> Tree:
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        restored = self._manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}))
+        # orbax pins arrays to a device; a mix of pinned and free ones would compile every function a second time.
+        return jax.tree.map(jnp.array, jax.device_get(restored[item]))
 
     def close(self) -> None:
         """Waits for the last save."""

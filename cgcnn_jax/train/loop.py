@@ -48,6 +48,10 @@ class TrainSettings:
     average_decay: float = 0.0
     save_seconds: float = 60.0
 
+    def steps_per_epoch(self, n_train: int) -> int:
+        """Batches that n_train crystals make."""
+        return max(1, round(n_train / self.batch_size))
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -56,7 +60,7 @@ class Fit:
     Attributes:
       state: The last state; `state.best` predicts.
       values: What the best weights predict for every crystal, in units [n_graph, n_target], or class probabilities
-        [n_graph, num_classes].
+        [n_graph, num_classes]; None if training was stopped.
       is_finished: False if it was stopped from outside.
       seconds: Time spent compiling, training, validating and saving, this time.
       crystals_per_second: In training, compilation left out; NaN if nothing was trained.
@@ -64,7 +68,7 @@ class Fit:
     """
 
     state: TrainState
-    values: np.ndarray
+    values: np.ndarray | None
     is_finished: bool
     seconds: dict[str, float]
     crystals_per_second: float
@@ -113,7 +117,7 @@ def fit(
     train, val = split["train"], split["val"]
     if np.isnan(targets[val]).all():
         raise ValueError(f"none of the {len(val)} crystals of the validation split has a label to choose weights by")
-    steps_per_epoch = max(1, round(len(train) / settings.batch_size))
+    steps_per_epoch = settings.steps_per_epoch(len(train))
     schedule = learning_rate_schedule(optimizer_settings, settings.epochs, steps_per_epoch)
     optimizer = build_optimizer(optimizer_settings, schedule)
     train_budget = batching.training_budget(graphs, train, steps_per_epoch, settings.seed)
@@ -149,7 +153,10 @@ def fit(
     def stopped(is_finished: bool) -> Fit:
         save()
         timed = clock.seconds["training"]
-        values = predict(state.best, all_plan)
+        if is_finished and int(state.best_epoch) < 0:
+            raise Diverged("the validation error was never finite; lower optimizer.learning_rate, in a new --workdir")
+        # Whoever asked to stop is waiting.
+        values = predict(state.best, all_plan) if is_finished else None
         return Fit(state, values, is_finished, clock.seconds, n_timed / timed if timed else math.nan, padding)
 
     for epoch in range(int(state.step) // steps_per_epoch, settings.epochs):
@@ -168,8 +175,8 @@ def fit(
                 bad_step = int(state.sums.bad_step)
             if bad_step >= 0:
                 raise Diverged(
-                    f"loss or gradient is not finite at step {bad_step} (epoch {epoch}); lower "
-                    "optimizer.learning_rate, or set optimizer.clip_norm. The last good state is kept"
+                    f"loss or gradient is not finite at step {bad_step} (epoch {epoch}); in a new --workdir, lower "
+                    "optimizer.learning_rate or set optimizer.clip_norm. The last checkpoint before is kept"
                 )
             if not is_compiling:
                 n_timed += int((plan[done:stop] >= 0).sum())

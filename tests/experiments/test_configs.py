@@ -124,3 +124,19 @@ def test_mistakes_on_the_command_line_are_told_without_a_traceback(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 3
+
+
+def test_a_configuration_from_before_a_field_was_added_does_what_it_did() -> None:
+    old = configs.to_dict(load("formation_energy"))
+    del old["graph"]["share_last_shell"]
+    assert configs.from_dict(old).graph.share_last_shell is False
+    assert configs.differences(configs.upgraded(old), configs.to_dict(load("formation_energy"))) == []
+
+
+def test_fields_without_effect_may_differ_and_exist() -> None:
+    plain = configs.to_dict(load("formation_energy"))
+    moved = {**plain, "data": {**plain["data"], "path": "/elsewhere", "workers": 7}}
+    assert configs.differences(plain, moved) == []
+    for name in configs.WITHOUT_EFFECT:
+        group, field = name.split(".")
+        assert field in plain[group]

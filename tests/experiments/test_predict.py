@@ -56,8 +56,9 @@ def test_evaluate_repeats_the_test_error_and_judges_other_data(run: Run, trained
     run("evaluate", f"--workdir={trained}")
     found = json.loads((trained / "evaluation_test" / "summary.json").read_text())["metrics"]["test"]["mae"]
     assert found == pytest.approx(expected, rel=1e-5)
-    done = run("evaluate", f"--workdir={trained}", f"--config.data.path={cif_folder}")
-    assert "other (60 crystals)" in done.stdout
+    done = run("evaluate", f"--workdir={trained}", "--split=all", f"--config.data.path={cif_folder}")
+    assert "all (60 crystals)" in done.stdout
+    assert "48 of the 60 crystals have ids that the run was trained on or chosen by" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,20 @@ def test_mistakes_are_told_in_one_line(run: Run, arguments: tuple[str, ...], mes
     done = run("predict", *arguments, status=1 if "no checkpoints" in message else 2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_one_structure_or_one_path_need_no_list(trained: Path, cif_folder: Path) -> None:
+    predictor = Predictor.restore(trained)
+    structure = Structure.from_file(cif_folder / "x3.cif")
+    values = [predictor.predict(one)["prediction"].tolist() for one in (structure, [structure], cif_folder / "x3.cif")]
+    assert values[0] == values[1] == values[2]
+    assert len(predictor.predict(str(cif_folder))) == 60
+
+
+def test_help_lists_the_flags(run: Run) -> None:
+    assert "--workdir" in run("predict", "--help").stdout
+
+
+def test_nothing_predicted_is_an_error(run: Run, trained: Path) -> None:
+    done = run("predict", f"--workdir={trained}", "--input=absent.cif", status=1)
+    assert "no structure could be predicted" in done.stderr

@@ -26,6 +26,7 @@ def test_a_run_leaves_everything_that_the_readme_names(trained: Path) -> None:
     names = {path.name for path in trained.iterdir() if not path.name.startswith("evaluation_")}
     assert names == {
         "config.json",
+        ".lock",
         "split.json",
         "metrics.jsonl",
         "checkpoints",
@@ -55,13 +56,60 @@ def test_targets_are_those_of_the_table(trained: Path, cif_folder: Path) -> None
         assert float(row["target"]) == pytest.approx(float(table[row["id"]]), rel=1e-6)
 
 
-def test_the_same_command_again_resumes_a_finished_run_and_changes_nothing(
-    run: Run, trained: Path, cif_folder: Path
+def test_the_same_command_again_leaves_a_finished_run_alone(run: Run, trained: Path, cif_folder: Path) -> None:
+    names = ("predictions.csv", "metrics.jsonl", "summary.json")
+    before = [(trained / name).read_bytes() for name in names]
+    done = run("train", *directory_flags(cif_folder), f"--workdir={trained}", *TINY, "--config.data.workers=2")
+    assert "this run is finished" in done.stdout
+    assert [(trained / name).read_bytes() for name in names] == before
+
+
+@pytest.mark.parametrize("change", ["a crystal less", "another label"])
+def test_changed_data_under_a_run_are_refused(
+    run: Run, trained: Path, cif_folder: Path, tmp_path: Path, change: str
 ) -> None:
-    before = (trained / "predictions.csv").read_text(), (trained / "metrics.jsonl").read_text()
-    done = run("train", *directory_flags(cif_folder), f"--workdir={trained}", *TINY)
-    assert "going on after 3 of 3 epochs" in done.stdout
-    assert ((trained / "predictions.csv").read_text(), (trained / "metrics.jsonl").read_text()) == before
+    folder = tmp_path / "cifs"
+    shutil.copytree(cif_folder, folder)
+    rows = (folder / "id_prop.csv").read_text().splitlines()
+    if change == "a crystal less":
+        (folder / "x7.cif").unlink()
+        rows = [row for row in rows if not row.startswith("x7,")]
+    else:
+        rows[3] = "x3,12.5"
+    (folder / "id_prop.csv").write_text("\n".join(rows) + "\n")
+    before = (trained / "split.json").read_bytes()
+    done = run("train", *directory_flags(folder), f"--workdir={trained}", *TINY, status=1)
+    assert "the data changed since this run began" in done.stderr
+    assert (
+        "0 crystals are new and 1 are gone" if change == "a crystal less" else "labels or structures"
+    ) in done.stderr
+    assert (trained / "split.json").read_bytes() == before
+
+
+def test_a_start_that_failed_may_be_corrected_in_the_same_folder(run: Run, cif_folder: Path, tmp_path: Path) -> None:
+    flags = (*directory_flags(cif_folder), f"--workdir={tmp_path / 'run'}", *TINY)
+    run("train", *flags, "--config.split.kind=source", status=1)
+    run("train", *flags)
+
+
+def test_two_processes_do_not_train_in_one_folder(run: Run, cif_folder: Path, tmp_path: Path) -> None:
+    from cgcnn_jax.workdir import Workdir
+
+    with Workdir(tmp_path / "run").lock():
+        flags = (*directory_flags(cif_folder), f"--workdir={tmp_path / 'run'}", *TINY)
+        done = run("train", *flags, status=1)
+    assert "another process is training in" in done.stderr
+
+
+def test_fine_tuning_starts_from_the_old_predictions(run: Run, trained: Path, cif_folder: Path, tmp_path: Path) -> None:
+    # A learning rate of 1e-12 moves nothing, so the new run predicts what the old one does, though its scaler differs.
+    flags = (*directory_flags(cif_folder), *TINY, "--config.split.seed=5", "--config.optimizer.learning_rate=1e-12")
+    run("train", *flags, f"--workdir={tmp_path / 'run'}", f"--config.init_from={trained}")
+    old, new = Predictor.restore(trained), Predictor.restore(tmp_path / "run")
+    assert old.scaler.mean != new.scaler.mean
+    files = [cif_folder / f"x{n}.cif" for n in range(10)]
+    # One step of batch statistics lies between them: momentum 0.9 of the old ones is kept.
+    np.testing.assert_allclose(new.predict(files)["prediction"], old.predict(files)["prediction"], rtol=0.2)
 
 
 def test_another_configuration_in_the_folder_is_refused_with_the_fields(

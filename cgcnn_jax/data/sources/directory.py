@@ -10,6 +10,7 @@ from cgcnn_jax.data.crystal import CrystalFile, Rejected, as_number
 from cgcnn_jax.data.sources.files import read_files
 
 TABLE = "id_prop.csv"
+UNKNOWN = ("", "nan", "none", "null", "na", "n/a", "-")
 
 
 def read_directory(path: str | Path, targets: Sequence[str] = ()) -> Iterator[CrystalFile | Rejected]:
@@ -32,7 +33,8 @@ def read_directory(path: str | Path, targets: Sequence[str] = ()) -> Iterator[Cr
     """
     path = Path(path)
     if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder; data.path must hold {TABLE} and a file ID.cif for every row")
+        what = "a file, not a folder" if path.exists() else "no such folder"
+        raise FileNotFoundError(f"{path}: {what}; data.path must hold {TABLE} and a file ID.cif for every row")
     table = path / TABLE
     if not table.exists():
         yield from read_files([path])
@@ -51,6 +53,12 @@ def read_directory(path: str | Path, targets: Sequence[str] = ()) -> Iterator[Cr
             yield Rejected(row[0], f"{row[0]}: stands in {TABLE} but there is no {row[0]}.cif in {path}")
             continue
         unused.pop(row[0], None)
+        text = next((cell for cell in row[1:] if cell.lower() not in UNKNOWN and np.isnan(as_number(cell))), None)
+        if text is not None:
+            yield Rejected(
+                row[0], f"{row[0]}: {text!r} in {TABLE} is not a number; leave the cell empty if it is unknown"
+            )
+            continue
         values = {name: as_number(cell) for name, cell in zip(names, row[1:], strict=True)}
         yield CrystalFile(row[0], file, values)
     for id, file in sorted(unused.items()):

@@ -19,7 +19,7 @@ def read_files(paths: Iterable[str | Path]) -> Iterator[CrystalFile | Rejected]:
 
     The id is the file's name without its ending, led by its subfolders.
     """
-    for path in map(Path, paths):
+    for path in (Path(path).expanduser() for path in paths):
         if path.is_dir():
             found = sorted(p for p in path.rglob("*") if _is_structure(p))
             if not found:
@@ -45,13 +45,18 @@ def read_structure(path: Path) -> "Structure":
             # What pymatgen mends or doubts in a CIF it says in warnings, thousands of lines for a large set.
             warnings.simplefilter("ignore")
             return Structure.from_file(path)
+    except FileNotFoundError as error:
+        raise CrystalError(f"{path.name}: cannot be read (there is no {path} any more)") from error
+    except (MemoryError, OSError, ImportError):
+        raise  # of this machine at this moment, not of the file
     except Exception as error:  # pymatgen raises whatever its parsers run into
         reason = str(error).strip().splitlines()
         raise CrystalError(f"{path.name}: cannot be read ({reason[0] if reason else type(error).__name__})") from error
 
 
 def _is_structure(path: Path) -> bool:
-    return path.is_file() and (path.suffix.lower() in _SUFFIXES or path.name.split(".")[0] in _NAMES)
+    # POSCAR* and CONTCAR*, as pymatgen itself tells them.
+    return path.is_file() and (path.suffix.lower() in _SUFFIXES or path.name.startswith(_NAMES))
 
 
 def _id_of(path: Path) -> str:

@@ -38,10 +38,13 @@ def _read_file(file: Path) -> Iterator[Crystal | Rejected]:
 
 
 def _read_line(line: str, where: str) -> Crystal | Rejected:
+    id = where
     try:
         record = parse_json(line, where)
+        if isinstance(record, dict) and record.get("id") is not None:
+            id = str(record["id"])
         if not isinstance(record, dict):
             raise CrystalError(f"{where}: a line must hold one JSON object, got {type(record).__name__}")
         return Crystal.from_record(record, default_id=where)
     except CrystalError as error:
-        return Rejected(where, str(error))
+        return Rejected(id, str(error))
