@@ -188,8 +188,11 @@ def save(workdir: str | Path, path: str | Path) -> None:
     model, scaler = predictor.model, predictor.scaler
     is_classifier = scaler.task == "classification"
     rule = predictor.featurizer.neighbors
-    has_twelve = isinstance(rule, NearestK) or (isinstance(rule, WholeShells) and rule.share_last)
-    if not has_twelve or (rule.num_neighbors, rule.cutoff) != (NUM_NEIGHBORS, CUTOFF):
+    has_twelve = isinstance(rule, NearestK | WholeShells) and (rule.num_neighbors, rule.cutoff) == (
+        NUM_NEIGHBORS,
+        CUTOFF,
+    )
+    if not has_twelve or (isinstance(rule, WholeShells) and not rule.share_last):
         raise ValueError(
             f"{workdir}: the released code sums over exactly {NUM_NEIGHBORS} neighbours within {CUTOFF} Å, this model was "
             f"trained on {rule}; train with graph.neighbors=nearest, or with graph.share_last_shell=True"
