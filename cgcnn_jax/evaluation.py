@@ -50,7 +50,7 @@ def headline(scaler: TargetScaler, measured: dict[str, Any], bounds: dict[str, A
         if one:
             low, high = (bounds[name] if several else bounds)["mae"]
             lines.append(
-                f"{name}: MAE {one['mae']:.4g} {unit} (95 %: {low:.4g} to {high:.4g}), R² {one['r2']:.3f}, "
+                f"{name}: MAE {one['mae']:.4g}{' ' * bool(unit)}{unit} (95 %: {low:.4g} to {high:.4g}), R² {one['r2']:.3f}, "
                 f"{one['mad_over_mae']:.1f} times better than guessing the mean"
             )
     return lines

@@ -195,7 +195,12 @@ def _config() -> ConfigDict:
     if not path.is_file():
         known = ", ".join(sorted(str(file) for file in Path("configs").glob("[a-z]*.py") if file.stem != "base"))
         raise ValueError(f"--config={path}: no such file; from the project's folder there are {known or 'none'}")
-    return CONFIG.value
+    config = CONFIG.value
+    # The unit in the file is that of the file's property, not of another.
+    names = [argument.lstrip("-").partition("=")[0] for argument in sys.argv]
+    if "config.data.target" in names and "config.data.unit" not in names:
+        config.data.unit = ""
+    return config
 
 
 def _config_file() -> tuple[str, str]:

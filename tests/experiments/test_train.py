@@ -234,3 +234,10 @@ def test_the_atom_init_of_a_folder_is_honoured_and_kept_in_the_checkpoint(
     restored = Predictor.restore(tmp_path / "run")
     np.testing.assert_array_equal(restored.weights.constants["atom_table"], table)
     assert np.isfinite(restored.predict([cif_folder / "x1.cif"])["prediction"]).all()
+
+
+def test_another_property_does_not_inherit_the_unit_of_the_file(run: Run, cif_folder: Path, tmp_path: Path) -> None:
+    flags = [flag for flag in directory_flags(cif_folder) if "data.unit" not in flag]
+    done = run("train", *flags, f"--workdir={tmp_path / 'run'}", *TINY)
+    assert "test volume: MAE" in done.stdout
+    assert "eV" not in done.stdout

@@ -149,7 +149,9 @@ def init_weights(problem):
 
 def test_a_huge_learning_rate_diverges_with_the_step_named(make_problem):
     problem = make_problem(model={"conv": "gated"}, optimizer={"name": "sgd", "learning_rate": 1e30})
-    with pytest.raises(Diverged, match=r"not finite at step \d+ \(epoch \d+\); lower optimizer.learning_rate"):
+    with pytest.raises(
+        Diverged, match=r"not finite at step \d+ \(epoch \d+\); in a new --workdir, lower optimizer.learning_rate"
+    ):
         problem.run()
 
 
