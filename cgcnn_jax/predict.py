@@ -22,7 +22,7 @@ from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.state import Weights
 from cgcnn_jax.train.step import predict_batch
-from cgcnn_jax.workdir import versions
+from cgcnn_jax.workdir import Workdir, versions
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -62,7 +62,7 @@ class Predictor:
         Raises:
           FileNotFoundError: If there is no run with a checkpoint.
         """
-        folder = Path(workdir).expanduser() / "checkpoints"
+        folder = Workdir(workdir).checkpoints
         if not folder.is_dir():
             raise FileNotFoundError(f"{workdir}: no checkpoints; --workdir must be the folder of a training run")
         with Checkpoints(folder) as checkpoints:

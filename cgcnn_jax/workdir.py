@@ -48,7 +48,7 @@ class Workdir:
         file = self.path / "config.json"
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"--workdir={self.path} is a file; name a folder")
-        if not (file.exists() and self.checkpoints.is_dir() and any(self.checkpoints.iterdir())):
+        if not (file.exists() and self.has_checkpoints):
             return
         fields = configs.differences(configs.upgraded(json.loads(file.read_text())), config)
         if fields:
@@ -82,6 +82,11 @@ class Workdir:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether a run has saved anything here."""
+        return self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_text(self.path / name, json.dumps(_finite(content), indent=2) + "\n")

@@ -20,12 +20,12 @@ INVARIANT = flags.DEFINE_bool(
 
 
 def main(*arguments: str) -> None:
-    import jax
     import jax.numpy as jnp
 
     from cgcnn_jax import config as configs
     from cgcnn_jax import reference
     from cgcnn_jax.data import elements
+    from cgcnn_jax.nn.model import count_parameters
     from cgcnn_jax.predict import describe
     from cgcnn_jax.train.checkpoint import Checkpoints
     from cgcnn_jax.train.optimizer import build_optimizer
@@ -58,7 +58,7 @@ def main(*arguments: str) -> None:
     config.model.dropout = found.model().dropout
 
     workdir = Workdir(WORKDIR.value)
-    if workdir.checkpoints.is_dir() and any(workdir.checkpoints.iterdir()):
+    if workdir.has_checkpoints:
         raise ValueError(f"{workdir.path} holds a model already; choose another --workdir, or remove this one")
     workdir.claim(configs.to_dict(config))
     settings = configs.build_optimizer_settings(config)
@@ -76,7 +76,7 @@ def main(*arguments: str) -> None:
             "arguments": found.arguments,
         },
     )
-    n_parameter = sum(leaf.size for leaf in jax.tree.leaves(found.weights.params))
+    n_parameter = count_parameters(found.weights.variables())
     print(
         f"{scaler.names[0]} ({scaler.units[0] or 'no unit'}): {found.num_convs} convolutions, {n_parameter} parameters"
     )
