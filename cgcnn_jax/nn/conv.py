@@ -7,7 +7,7 @@ from jax import Array
 from cgcnn_jax.graph import CrystalGraphs
 from cgcnn_jax.nn.dense import Dense, EdgeDense
 from cgcnn_jax.nn.norm import BatchNorm
-from cgcnn_jax.nn.ops import softplus, sum_by_receiver
+from cgcnn_jax.nn.ops import Affine, gated_sum, softplus, sum_by_receiver
 
 
 class Convolution(nn.Module):
@@ -15,10 +15,12 @@ class Convolution(nn.Module):
 
     Attributes:
       init_scale: See nn.dense.Dense.
+      precision: See nn.ops.matmul.
       axis_name: See nn.norm.BatchNorm.
     """
 
     init_scale: float | None = None
+    precision: str = "default"
     axis_name: str | None = None
 
     def __call__(self, v: Array, u: Array, graphs: CrystalGraphs, *, training: bool) -> Array:
@@ -38,8 +40,8 @@ class SumConv(Convolution):
         weight = graphs.edge_weight[:, None]
         senders = sum_by_receiver(weight * v[graphs.senders], graphs.receivers, n_node)
         bonds = sum_by_receiver(weight * u, graphs.receivers, n_node)
-        neighbors = Dense(width, self.init_scale, name="neighbors")
-        own = Dense(width, self.init_scale, use_bias=False, name="self")
+        neighbors = Dense(width, self.init_scale, self.precision, name="neighbors")
+        own = Dense(width, self.init_scale, self.precision, use_bias=False, name="self")
         return softplus(neighbors(jnp.concatenate([senders, bonds], axis=-1)) + own(v))
 
 
@@ -51,10 +53,10 @@ class GatedConv(Convolution):
 
     @nn.compact
     def __call__(self, v: Array, u: Array, graphs: CrystalGraphs, *, training: bool) -> Array:
-        gate = EdgeDense(v.shape[-1], self.init_scale, name="gate")(v, u, graphs)
-        core = EdgeDense(v.shape[-1], self.init_scale, name="core")(v, u, graphs)
-        messages = graphs.edge_weight[:, None] * nn.sigmoid(gate) * softplus(core)
-        return v + sum_by_receiver(messages, graphs.receivers, v.shape[0])
+        gate = EdgeDense(v.shape[-1], self.init_scale, self.precision, name="gate")(v, u, graphs)
+        core = EdgeDense(v.shape[-1], self.init_scale, self.precision, name="core")(v, u, graphs)
+        as_is = Affine.identity(v.shape[-1])
+        return v + gated_sum(gate, core, as_is, as_is, graphs.edge_weight, graphs.receivers, v.shape[0])
 
 
 class NormGatedConv(Convolution):
@@ -70,13 +72,18 @@ class NormGatedConv(Convolution):
 
         # An edge of the quotient stands for edge_weight bonds at each of its receiver's node_weight atoms.
         bonds = graphs.edge_weight * graphs.node_weight[graphs.receivers]
-        gate = EdgeDense(v.shape[-1], self.init_scale, name="gate")(v, u, graphs)
-        core = EdgeDense(v.shape[-1], self.init_scale, name="core")(v, u, graphs)
-        gate = norm("gate_norm")(gate, bonds, training=training)
-        core = norm("core_norm")(core, bonds, training=training)
-        messages = graphs.edge_weight[:, None] * nn.sigmoid(gate) * softplus(core)
-        total = sum_by_receiver(messages, graphs.receivers, v.shape[0])
-        return softplus(v + norm("sum_norm")(total, graphs.node_weight, training=training))
+        gate = EdgeDense(v.shape[-1], self.init_scale, self.precision, name="gate")(v, u, graphs)
+        core = EdgeDense(v.shape[-1], self.init_scale, self.precision, name="core")(v, u, graphs)
+        total = gated_sum(
+            gate,
+            core,
+            norm("gate_norm")(gate, bonds, training=training),
+            norm("core_norm")(core, bonds, training=training),
+            graphs.edge_weight,
+            graphs.receivers,
+            v.shape[0],
+        )
+        return softplus(v + norm("sum_norm")(total, graphs.node_weight, training=training)(total))
 
 
 CONVOLUTIONS: dict[str, type[Convolution]] = {"sum": SumConv, "gated": GatedConv, "gated_norm": NormGatedConv}

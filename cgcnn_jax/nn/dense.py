@@ -1,6 +1,7 @@
 """Linear layers: over rows, and over the concatenation z = v_i + v_j + u of the paper, split by source."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ from flax import linen as nn
 from jax import Array
 
 from cgcnn_jax.graph import CrystalGraphs
+from cgcnn_jax.nn.ops import matmul, spread_like, sum_by_receiver
 
 Initializer = Callable[..., Array]
 
@@ -20,10 +22,12 @@ class Dense(nn.Module):
       use_bias: Whether there is a b.
       init_scale: Standard deviation of Gaussian initial weights with zero bias (the paper's Table S1); None draws both
         uniformly from +-1/sqrt(fan_in), as the released code does.
+      precision: See nn.ops.matmul.
     """
 
     features: int
     init_scale: float | None = None
+    precision: str = "default"
     use_bias: bool = True
 
     @nn.compact
@@ -32,8 +36,8 @@ class Dense(nn.Module):
         kernel_init, bias_init = initializers(x.shape[-1], self.init_scale)
         kernel = self.param("kernel", kernel_init, (x.shape[-1], self.features))
         if not self.use_bias:
-            return x @ kernel
-        return x @ kernel + self.param("bias", bias_init, (self.features,))[None, :]
+            return matmul(x, kernel, self.precision)
+        return matmul(x, kernel, self.precision) + self.param("bias", bias_init, (self.features,))[None, :]
 
 
 class EdgeDense(nn.Module):
@@ -47,6 +51,7 @@ class EdgeDense(nn.Module):
 
     features: int
     init_scale: float | None = None
+    precision: str = "default"
 
     @nn.compact
     def __call__(self, v: Array, u: Array, graphs: CrystalGraphs) -> Array:
@@ -56,9 +61,39 @@ class EdgeDense(nn.Module):
         kernel_init, bias_init = initializers(fan_in, self.init_scale)
         kernel = self.param("kernel", kernel_init, (fan_in, self.features))
         bias = self.param("bias", bias_init, (self.features,))
-        receiver = v @ kernel[:width] + bias[None, :]
-        sender = v @ kernel[width : 2 * width]
-        return receiver[graphs.receivers] + sender[graphs.senders] + u @ kernel[2 * width :]
+        receiver = matmul(v, kernel[:width], self.precision) + bias[None, :]
+        sender = matmul(v, kernel[width : 2 * width], self.precision)
+        kernel_u = spread_like(kernel[2 * width :], u)
+        return _edge_linear(receiver, sender, kernel_u, u, graphs.receivers, graphs.senders, self.precision)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
+def _edge_linear(receiver, sender, kernel, u, receivers, senders, precision):  # type: ignore[no-untyped-def]
+    """receiver_i + sender_j + u_ij W, [n_edge, features]."""
+    return receiver[receivers] + sender[senders] + matmul(u, kernel, precision)
+
+
+def _edge_linear_forward(receiver, sender, kernel, u, receivers, senders, precision):  # type: ignore[no-untyped-def]
+    # All layers have the same u: transposed in memory once, it serves the derivatives of all kernels. The barrier keeps
+    # the transposition from being merged into each product, where it costs as much as the product.
+    transposed = jax.lax.optimization_barrier(u.T)
+    kept = (receiver, kernel, transposed, receivers, senders)
+    return _edge_linear(receiver, sender, kernel, u, receivers, senders, precision), kept
+
+
+def _edge_linear_backward(precision, kept, out_bar):  # type: ignore[no-untyped-def]
+    receiver, kernel, transposed, receivers, senders = kept
+    return (
+        sum_by_receiver(out_bar, receivers, len(receiver)),
+        jax.ops.segment_sum(out_bar, senders, num_segments=len(receiver)),
+        matmul(transposed, out_bar, precision),
+        matmul(out_bar, kernel.T, precision),
+        None,
+        None,
+    )
+
+
+_edge_linear.defvjp(_edge_linear_forward, _edge_linear_backward)
 
 
 def initializers(fan_in: int, init_scale: float | None) -> tuple[Initializer, Initializer]:

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from cgcnn_jax.nn.ops import Affine
+
 
 class BatchNorm(nn.Module):
     """(x - mean) / sqrt(var + epsilon) * scale + bias, over weighted rows.
@@ -24,8 +26,8 @@ class BatchNorm(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: Array, weight: Array, *, training: bool) -> Array:
-        """x [rows, d] and weight [rows] -> [rows, d]. In training needs batch_stats mutable."""
+    def __call__(self, x: Array, weight: Array, *, training: bool) -> Affine:
+        """The normalisation of x [rows, d] under weight [rows], to be applied. In training needs batch_stats mutable."""
         width = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (width,))
         bias = self.param("bias", nn.initializers.zeros, (width,))
@@ -42,7 +44,7 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value, running_var.value
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        return (x - mean[None, :]) * factor[None, :] + bias[None, :]
+        return Affine(factor, bias - mean * factor)
 
 
 def weighted_moments(x: Array, weight: Array, axis_name: str | None = None) -> tuple[Array, Array, Array]:
