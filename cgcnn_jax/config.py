@@ -17,6 +17,7 @@ from cgcnn_jax.data.splits import Split
 from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis
 from cgcnn_jax.nn.conv import CONVOLUTIONS
 from cgcnn_jax.nn.model import CGCNN
+from cgcnn_jax.nn.ops import PRECISIONS
 from cgcnn_jax.nn.pool import POOLS
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.loop import TrainSettings
@@ -33,6 +34,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.task": ("regression", "classification"),
     "model.conv": tuple(CONVOLUTIONS),
     "model.pool": POOLS,
+    "model.precision": PRECISIONS,
     "optimizer.name": OPTIMIZERS,
     "optimizer.schedule": SCHEDULES,
 }
@@ -201,6 +203,7 @@ def build_model(config: ConfigDict, table_shape: tuple[int, int], n_output: int)
         crystal_features=model.crystal_features,
         dropout=model.dropout,
         init_scale=model.init_scale,
+        precision=model.precision,
     )
 
 
@@ -287,7 +290,7 @@ def from_dict(values: Mapping[str, Any]) -> ConfigDict:
 # Fields that change no result: data that moved or changed are noticed by their content.
 WITHOUT_EFFECT = ("data.path", "data.cache", "data.workers", "data.wanted", "train.save_seconds")
 # Fields that came later, with the value that does what was done before.
-_CAME_LATER = {"graph.share_last_shell": False}
+_CAME_LATER = {"graph.share_last_shell": False, "model.precision": "default"}
 
 
 def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:

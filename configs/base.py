@@ -88,6 +88,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.model.crystal_layers = 1  # L2, hidden layers after pooling
     config.model.crystal_features = 32  # width of those; published weights
     config.model.dropout = 0.0  # before the output layer
+    config.model.precision = "default"  # of matrix products: default of the device (TF32 on GPUs), float32, bfloat16
     config.model.init_scale = placeholder(float)  # standard deviation of initial weights; None is torch's rule
 
     config.optimizer = ConfigDict()

@@ -38,6 +38,7 @@ class CGCNN(nn.Module):
       dropout: Share of the last hidden vector dropped in training; with pool="site" drawn anew for every node, so that a
         quotient trains with other draws than its full graph.
       init_scale: See nn.dense.Dense.
+      precision: Of matrix products, see nn.ops.matmul.
       axis_name: Mapped axis over which a batch is spread, if any.
     """
 
@@ -54,6 +55,7 @@ class CGCNN(nn.Module):
     crystal_features: int
     dropout: float
     init_scale: float | None = None
+    precision: str = "default"
     axis_name: str | None = None
 
     @nn.compact
@@ -68,19 +70,20 @@ class CGCNN(nn.Module):
         if self.conv not in CONVOLUTIONS:
             raise ValueError(f"unknown convolution {self.conv!r}; choose one of {sorted(CONVOLUTIONS)}")
         convolution = CONVOLUTIONS[self.conv]
+        linear = (self.init_scale, self.precision)
         table = self.variable("constants", "atom_table", jnp.zeros, self.table_shape).value
         # Embedding the hundred elements and gathering costs less than embedding every atom.
-        v = Dense(self.features, self.init_scale, name="embedding")(table)[graphs.species]
+        v = Dense(self.features, *linear, name="embedding")(table)[graphs.species]
         u = self.basis(graphs.distances)
         layers = [v]
         for t in range(self.num_convs):
-            v = convolution(self.init_scale, self.axis_name, name=f"conv_{t}")(v, u, graphs, training=training)
+            v = convolution(*linear, self.axis_name, name=f"conv_{t}")(v, u, graphs, training=training)
             layers.append(v)
         for layer in range(self.atom_layers):
-            v = softplus(Dense(self.features, self.init_scale, name=f"atom_{layer}")(v))
+            v = softplus(Dense(self.features, *linear, name=f"atom_{layer}")(v))
         self.sow("intermediates", "atoms", v)
 
-        output = Dense(self.n_output, self.init_scale, name="output")
+        output = Dense(self.n_output, *linear, name="output")
         drop = nn.Dropout(self.dropout, deterministic=not training)
         if self.pool == "site":
             sites = output(drop(v))
@@ -88,14 +91,14 @@ class CGCNN(nn.Module):
             self.sow("intermediates", "crystals", mean_pool(v, graphs))
             return mean_pool(sites, graphs)
         if self.pool == "softmax":
-            crystal = SoftmaxPool(self.features, self.init_scale, name="pool")([*layers[:-1], v], graphs)
+            crystal = SoftmaxPool(self.features, *linear, name="pool")([*layers[:-1], v], graphs)
         else:
             crystal = mean_pool(v, graphs)
         self.sow("intermediates", "crystals", crystal)
         if self.activate_pooled:
             crystal = softplus(crystal)
         for layer in range(self.crystal_layers):
-            crystal = softplus(Dense(self.crystal_features, self.init_scale, name=f"crystal_{layer}")(crystal))
+            crystal = softplus(Dense(self.crystal_features, *linear, name=f"crystal_{layer}")(crystal))
         return output(drop(crystal))
 
 

@@ -24,12 +24,15 @@ class SoftmaxPool(nn.Module):
 
     features: int
     init_scale: float | None = None
+    precision: str = "default"
 
     @nn.compact
     def __call__(self, layers: Sequence[Array], graphs: CrystalGraphs) -> Array:
         """Node features of every layer, each [n_node, d] -> [n_graph, features]."""
         pooled = [
-            mean_pool(jax.nn.softmax(Dense(self.features, self.init_scale, name=f"layer_{t}")(v)), graphs)
+            mean_pool(
+                jax.nn.softmax(Dense(self.features, self.init_scale, self.precision, name=f"layer_{t}")(v)), graphs
+            )
             for t, v in enumerate(layers)
         ]
         return sum(pooled[1:], start=pooled[0])
