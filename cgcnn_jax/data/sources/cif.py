@@ -1,0 +1,280 @@
+"""Plain CIFs read with gemmi: exactly what pymatgen reads from them, many times faster.
+
+pymatgen is the judge. It mends and interprets a great deal, so a file counts as plain only if nothing in it is left to
+interpretation: ordered atoms of known elements, explicit symmetry operations, all of the cell, no text on which the two
+tokenizers could part. Of such a file the sites, their order and their coordinates are pymatgen's, to the last bit:
+neighbours at equal distances are taken in that order. Everything else is left to pymatgen.
+"""
+
+import functools
+import math
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cgcnn_jax.data import elements
+
+# pymatgen's order of sites: Pauling electronegativity in its table (elements.csv has revised ones), then the symbol.
+# He, Ne and Ar have none and no place; files with them are not plain.
+_ORDER = """
+Fr Cs K Rb Ba Ra Na Sr Li Ca Ac La Tb Yb Ce Pm Pr Nd Sm Eu Gd Dy Y Ho Er Tm Lu Pu Am Bk Cf Cm Es Fm Hf Lr Md No Th Mg
+Zr Np Sc U Pa Ta Ti Mn Be Nb Al Tl V Zn Cr Cd In Ga Fe Co Cu Re Si Tc Ni Ag Sn Hg Po Ge Bi B Sb Te Mo As P At H Ir Os
+Pd Rn Ru Pt Rh Pb W Au C Se S Xe I Br Kr N Cl O F
+""".split()
+_RANK = {elements.atomic_number(symbol): rank for rank, symbol in enumerate(_ORDER)}
+
+# pymatgen's site_tolerance and frac_tolerance.
+_SAME_SITE = 1e-4
+_SNAP = 1e-4
+
+_PLAIN_BYTES = bytes([*b"\t\n", *range(0x20, 0x7F)])
+# Where the two tokenizers part: "#" behind a quote or a semicolon, ";" behind a closing ";", and "loop_" with more to it.
+_ODD_TEXT = re.compile(rb"['\"][^\n]*#|\n;[^\n]*#|\n;[ \t]+;|loop_\S")
+_ODD_WORDS = (b"save_", b"stop_", b"global_", b"_eof", b"powder_pattern", b"_magn", b"_moment", b"modulat")
+_HEADER = re.compile(rb"^\s*data_", re.MULTILINE)
+
+_UNCERTAINTY = re.compile(r"\(\d+\)$")
+_SYMBOL = re.compile(r"([A-Z][a-z]?)[\d.]*[+-]?")  # Fe, Fe1, O2-, Fe2.5+
+_PART = r"[1-9]\d?/(?:2|3|4|6|8|12|24)"  # what gemmi holds exactly
+_TERM = rf"[+-]?[xyz](?:[+-][xyz])?(?:[+-]{_PART})?|[+-]?{_PART}[+-][xyz](?:[+-][xyz])?"
+_OPERATION = re.compile(rf"(?:{_TERM}),(?:{_TERM}),(?:{_TERM})")
+_OPERATION_TAGS = (  # in the order in which pymatgen looks for them
+    "_symmetry_equiv_pos_as_xyz",
+    "_symmetry_equiv_pos_as_xyz_",
+    "_space_group_symop_operation_xyz",
+    "_space_group_symop_operation_xyz_",
+)
+
+
+class Unusual(ValueError):
+    """A CIF that is not plain, and why; not an error of the file."""
+
+
+class Sites(NamedTuple):
+    """Lattice vectors in Å, f64[3, 3]; atomic numbers, int[n_atom]; fractional coordinates, f64[n_atom, 3]."""
+
+    lattice: np.ndarray
+    species: np.ndarray
+    frac_coords: np.ndarray
+
+
+def read_plain(path: Path) -> Sites | None:
+    """What pymatgen reads from a plain CIF; None, which means ask pymatgen, for any other file and without gemmi."""
+    if path.suffix.lower() != ".cif" or _gemmi() is None:
+        return None
+    try:
+        return parse_plain(path.read_bytes())
+    except (FileNotFoundError, Unusual):
+        return None
+
+
+def parse_plain(data: bytes) -> Sites:
+    """Parses the content of a plain CIF. Raises Unusual for any other, ImportError without gemmi."""
+    tags = _Tags(data)
+    lattice = _lattice(tags)
+    operations = _operations(tags)
+    species, coords = _atoms(tags)
+    index, images = _expand(operations, coords)
+    order = np.argsort([_RANK[number] for number in species[index]], kind="stable")
+    return Sites(lattice, species[index][order], images[order])
+
+
+@functools.cache
+def _gemmi() -> ModuleType | None:
+    try:
+        import gemmi
+    except ImportError:
+        return None
+    return gemmi
+
+
+def _require(plain: bool, otherwise: str) -> None:
+    if not plain:
+        raise Unusual(otherwise)
+
+
+class _Tags:
+    """The one block of a CIF: single values, and columns of loops."""
+
+    def __init__(self, data: bytes) -> None:
+        from gemmi import cif
+
+        data = data.replace(b"\r\n", b"\n")
+        _require(not data.translate(None, _PLAIN_BYTES), "a character beyond printable ASCII")
+        lower = data.lower()
+        odd = [word for word in _ODD_WORDS if word in lower]
+        _require(not odd and not _ODD_TEXT.search(data), f"text that pymatgen takes in its own way {odd or ''}")
+        _require(all(lower.count(word) == data.count(word) for word in (b"data_", b"loop_")), "a keyword in capitals")
+        _require(len(_HEADER.findall(data)) == 1, "not one data block")
+        try:
+            document = cif.read_string(data)
+        except (ValueError, RuntimeError) as error:
+            raise Unusual(f"gemmi: {error}") from error
+        _require(len(document) == 1, "not one data block")
+        self.values: dict[str, str] = {}
+        self._loops: dict[str, tuple[int, Any]] = {}
+        for item in document[0]:
+            if item.pair is not None:
+                tag, self.values[tag] = item.pair[0], item.pair[1]
+            else:
+                _require(item.loop is not None and item.loop.length() > 0, "an empty loop or a frame")
+                self._loops.update({tag: (column, item.loop) for column, tag in enumerate(item.loop.tags)})
+        self._document = document  # owns the loops
+        self._string = cif.as_string
+
+    def __contains__(self, tag: str) -> bool:
+        return tag in self.values or tag in self._loops
+
+    def columns(self, *tags: str) -> list[list[str] | None]:
+        """Columns of the loop that has the first tag; None for the absent. A tag that stands elsewhere is unusual."""
+        _require(tags[0] in self._loops, f"no loop with {tags[0]}")
+        loop = self._loops[tags[0]][1]
+        names, cells = list(loop.tags), list(loop.values)
+        found: list[list[str] | None] = []
+        for tag in tags:
+            _require((tag in names) == (tag in self), f"{tag} outside its loop")
+            found.append(cells[names.index(tag) :: len(names)] if tag in names else None)
+        return found
+
+    def texts(self, column: list[str]) -> list[str]:
+        """The cells without their quotes."""
+        return [self._string(cell) if cell[0] in "'\";" else cell for cell in column]
+
+
+def _number(text: str) -> float:
+    """0.25 and 0.25(3), which is 0.25."""
+    try:
+        value = float(text)
+    except ValueError:
+        try:
+            value = float(_UNCERTAINTY.sub("", text))
+        except ValueError:
+            raise Unusual(f"{text!r} instead of a number") from None
+    _require(math.isfinite(value), f"{text!r} instead of a number")
+    return value
+
+
+def _lattice(tags: _Tags) -> np.ndarray:
+    """pymatgen's orientation: c along z, a in the xz plane."""
+    names = ["_cell_length_a", "_cell_length_b", "_cell_length_c"]
+    names += ["_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma"]
+    _require(all(name in tags.values for name in names), "not six cell parameters")
+    a, b, c, *angles = (_number(tags.values[name]) for name in names)
+    _require(min(a, b, c) > 0 and 5 < min(angles) and max(angles) < 175, "odd cell parameters")
+    radians = np.radians(angles)
+    cos_alpha, cos_beta, cos_gamma = np.cos(radians)
+    sin_alpha, sin_beta, _ = np.sin(radians)
+    cos_gamma_star = (cos_alpha * cos_beta - cos_gamma) / (sin_alpha * sin_beta)
+    _require(abs(cos_gamma_star) < 0.9999, "a flat cell")
+    gamma_star = np.arccos(cos_gamma_star)
+    lattice = np.array(
+        [
+            [a * sin_beta, 0.0, a * cos_beta],
+            [-b * sin_alpha * np.cos(gamma_star), b * sin_alpha * np.sin(gamma_star), b * cos_alpha],
+            [0.0, 0.0, c],
+        ]
+    )
+    # pymatgen refuses cells less than 0.01 Å thick; a column of the inverse is as long as the planes' distance is short.
+    _require(np.linalg.norm(np.linalg.inv(lattice), axis=0).max() < 50, "a thin cell")
+    return lattice
+
+
+def _operations(tags: _Tags) -> np.ndarray:
+    """The symmetry operations as they act on (x, y, z, 1), f64[n_operation, 4, 4]."""
+    tag = next((tag for tag in _OPERATION_TAGS if tag in tags), None)
+    _require(tag is not None, "no symmetry operations")
+    (column,) = tags.columns(str(tag))
+    operations = np.array([_operation(text) for text in tags.texts(column or [])])
+    _require(bool((operations == np.eye(4)).all((1, 2)).any()), "no identity among the symmetry operations")
+    return operations
+
+
+@functools.lru_cache(maxsize=4096)
+def _operation(text: str) -> np.ndarray:
+    text = text.lower().replace(" ", "")
+    _require(_OPERATION.fullmatch(text) is not None, f"the symmetry operation {text!r}")
+    try:
+        operation = _gemmi().Op(text)  # type: ignore[union-attr]
+    except (ValueError, RuntimeError) as error:
+        raise Unusual(f"the symmetry operation {text!r}") from error
+    # Divided here, as pymatgen does: its own floats are products with 1/24, and 5/6 is off by the last bit.
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.array(operation.rot) / operation.DEN
+    matrix[:3, 3] = np.array(operation.tran) / operation.DEN
+    # gemmi adds up what stands twice (x+x), pymatgen keeps the last.
+    rows = [len(set(re.findall("[xyz]", row))) == len(re.findall("[xyz]", row)) for row in text.split(",")]
+    _require(all(rows) and abs(round(np.linalg.det(matrix[:3, :3]), 6)) == 1, f"the symmetry operation {text!r}")
+    return matrix
+
+
+def _atoms(tags: _Tags) -> tuple[np.ndarray, np.ndarray]:
+    """Species and coordinates as listed, before symmetry."""
+    labels, symbols, x, y, z, occupancies, hydrogens = tags.columns(
+        "_atom_site_label",
+        "_atom_site_type_symbol",
+        "_atom_site_fract_x",
+        "_atom_site_fract_y",
+        "_atom_site_fract_z",
+        "_atom_site_occupancy",
+        "_atom_site_attached_hydrogens",
+    )
+    _require(x is not None and y is not None and z is not None, "no fractional coordinates")
+    _require(all(_number(text) == 1 for text in set(occupancies or ())), "an occupancy other than 1")
+    _require(set(hydrogens or ()) <= {"0", "."}, "implicit hydrogens")
+    names = tags.texts(symbols or labels or [])
+    species = {name: _species(name) for name in set(names)}
+    if "_atom_type_oxidation_number" in tags and "_atom_type_symbol" in tags:
+        # pymatgen sorts by oxidation state within an element, and stumbles over columns of different length.
+        states = tags.columns("_atom_type_oxidation_number", "_atom_type_symbol")[0]
+        _require(all(math.isfinite(_number(text)) for text in states or ()), "an odd oxidation number")
+        _require(len(set(species.values())) == len(species), "an element in two oxidation states")
+    coords = np.array([[_number(text) for text in column] for column in (x, y, z) if column]).T
+    # As pymatgen mends 0.3333 before symmetry acts on it.
+    for third in (1 / 3, 2 / 3):
+        coords[np.abs(coords / third - 1) <= _SNAP] = third
+    return np.array([species[name] for name in names]), coords
+
+
+def _species(name: str) -> int:
+    match = _SYMBOL.fullmatch(name)
+    _require(match is not None and match[1] in _ORDER, f"the species {name!r}")
+    return elements.atomic_number(match[1])  # type: ignore[index]
+
+
+def _expand(operations: np.ndarray, coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All sites of the cell, by listed site, then by operation: the listed site's index, coordinates in [0, 1]."""
+    points = np.concatenate([coords, np.ones((len(coords), 1))], axis=1)
+    # Matrix times vector, each by itself: a product of matrices rounds otherwise than pymatgen.
+    images = (operations @ points[:, None, :, None])[..., :3, 0]
+    images -= np.floor(images)
+    if len(operations) > 1:
+        kept = [_distinct(orbit) for orbit in images]
+        index = np.repeat(np.arange(len(coords)), [int(keep.sum()) for keep in kept])
+        images = np.concatenate([orbit[keep] for orbit, keep in zip(images, kept, strict=True)])
+    else:
+        index, images = np.arange(len(coords)), images[:, 0]
+    for start in range(0, len(images), 64):
+        rows = images[start : start + 64]
+        near = np.count_nonzero(_apart(rows, images) < 1.1 * _SAME_SITE)
+        _require(near == len(rows), "two sites at one place")  # each is near itself
+    return index, images
+
+
+def _distinct(orbit: np.ndarray) -> np.ndarray:
+    """Marks the images of a site that pymatgen keeps: those that are not where an earlier kept one is."""
+    apart = _apart(orbit, orbit)
+    _require(not ((apart > 0.9 * _SAME_SITE) & (apart < 1.1 * _SAME_SITE)).any(), "images that nearly coincide")
+    same = np.tril(apart < _SAME_SITE, -1)
+    keep = ~same.any(axis=1)
+    _require(bool((same[:, keep].any(axis=1) | keep).all()), "images that nearly coincide")
+    return keep
+
+
+def _apart(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Largest difference of a fractional coordinate modulo 1, for each pair."""
+    difference = rows[:, None] - columns[None]
+    difference -= np.round(difference)
+    return np.abs(difference).max(axis=-1)
