@@ -1,4 +1,4 @@
-"""Structure files: CIF, POSCAR and whatever else pymatgen reads."""
+"""Structure files: CIF, POSCAR and whatever else pymatgen reads. Plain CIFs have a fast reader of their own, cif.py."""
 
 import warnings
 from collections.abc import Iterable, Iterator
