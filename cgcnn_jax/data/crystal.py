@@ -5,8 +5,7 @@ import json
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from importlib import metadata
+from functools import cache, reduce
 from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -183,13 +182,22 @@ class CrystalFile:
         sites = cif.read_plain(self.path)
         if sites is None:
             return Crystal.from_structure(self.id, files.read_structure(self.path), self.targets, self.split)
-        return Crystal.from_arrays(self.id, *sites, targets=self.targets, split=self.split)
+        lattice, species, frac_coords = sites
+        return Crystal.from_arrays(self.id, lattice, species.tolist(), frac_coords, self.targets, self.split)
 
     def digest(self) -> str:
         # pymatgen reads the file, and how is decided by its name. Not gemmi's version: what it reads, it reads as
         # pymatgen does, to the order of sites and the last bit, so graphs are the same with it and without.
-        reader = f"{self.path.name}\0{metadata.version('pymatgen')}\0"
+        reader = f"{self.path.name}\0{_pymatgen_version()}\0"
         return hashlib.sha256(reader.encode() + self.path.read_bytes()).hexdigest()
+
+
+@cache
+def _pymatgen_version() -> str:
+    # Reading it takes as long as reading a CIF, and the import is for those that need it.
+    from importlib import metadata
+
+    return metadata.version("pymatgen")
 
 
 def as_number(value: Any) -> float:
