@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,12 @@ def units(config: ConfigDict) -> tuple[str, ...]:
     return _listed(config.data.unit) or ("",) * len(target_names(config))
 
 
-def build_entries(config: ConfigDict) -> Iterator[Entry | Rejected]:
+def build_entries(config: ConfigDict) -> sources.Source:
     """The crystals of the configured source."""
+    return sources.Source(partial(_entries, config))
+
+
+def _entries(config: ConfigDict) -> Iterator[Entry | Rejected]:
     path = Path(config.data.path).expanduser()
     match config.data.source:
         case "demo":

@@ -1,7 +1,7 @@
 """Dataset: graphs with labels. The checks that every crystal passes on its way in."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ class Dataset:
         content = hashlib.sha256("\n".join(self.ids).encode())
         content.update(repr(self.source_split).encode())
         for array in (self.targets, atom_table, *self.graphs):
-            content.update(np.ascontiguousarray(array).tobytes())
+            content.update(np.ascontiguousarray(array).view(np.uint8))
         return content.hexdigest()
 
     def formulas(self) -> list[str]:
@@ -76,7 +76,8 @@ def load(
     """Checks the entries, builds their graphs and takes their labels.
 
     Args:
-      entries: What a source yields.
+      entries: What a source yields. An iterable that starts anew each time it is gone through, unlike an iterator, is
+        never in memory as a whole.
       featurizer: Graph settings.
       targets: Property names to take; empty for prediction. A crystal needs at least one of them.
       log10: Take the base-10 logarithm of every label.
@@ -88,22 +89,28 @@ def load(
     Raises:
       DataError: If crystals were rejected and on_error is "error", or no crystal is left.
     """
-    kept: dict[str, Entry] = {}
+    source = list(entries) if isinstance(entries, Iterator) else entries
+    labels: dict[str, list[float]] = {}
+    split: dict[str, str | None] = {}
     rejected: list[Rejected] = []
     available: set[str] = set()
-    n_read = 0
-    for entry in entries:
+    left_out: set[int] = set()
+    n_seen = n_read = 0
+    for entry in source:
         if isinstance(entry, Rejected):
             rejected.append(entry)
-            continue
-        n_read += 1
-        available.update(entry.targets.keys())
-        problem = _problem(entry, kept, targets, log10)
-        if problem:
-            rejected.append(Rejected(entry.id, f"{entry.id}: {problem}"))
+            left_out.add(n_seen)
         else:
-            kept[entry.id] = entry
-    n_seen = len(kept) + len(rejected)
+            n_read += 1
+            available.update(entry.targets.keys())
+            problem = _problem(entry, labels, targets, log10)
+            if problem:
+                rejected.append(Rejected(entry.id, f"{entry.id}: {problem}"))
+                left_out.add(n_seen)
+            else:
+                labels[entry.id] = [entry.targets.get(name, np.nan) for name in targets]
+                split[entry.id] = entry.split
+        n_seen += 1
     unknown = [name for name in targets if name not in available]
     if unknown and n_read:
         raise DataError(
@@ -113,25 +120,38 @@ def load(
     settle(rejected, n_seen, on_error)
 
     built = store.build(
-        list(kept.values()),
+        _Without(source, left_out),
         featurizer,
         cache=cache,
         executor=executor,
-        on_progress=(lambda done: on_progress(done, len(kept))) if on_progress else None,
+        on_progress=(lambda done: on_progress(done, len(labels))) if on_progress else None,
     )
     rejected += built.rejected
     settle(rejected, n_seen, on_error)
     if not len(built):
         raise DataError(f"no crystal is left of {n_seen}")
-    usable = [kept[id] for id in built.ids]
-    labels = np.array([[entry.targets.get(name, np.nan) for name in targets] for entry in usable], dtype=np.float64)
-    labels = labels.reshape(len(usable), len(targets))
+    if len(built) + len(built.rejected) != len(labels) or not labels.keys() >= set(built.ids):
+        raise DataError("the data changed while they were read; start again once they are complete")
+    values = np.array([labels[id] for id in built.ids], dtype=np.float64).reshape(len(built), len(targets))
     return Dataset(
         built,
-        np.log10(labels) if log10 else labels,
-        tuple(entry.split for entry in usable),
+        np.log10(values) if log10 else values,
+        tuple(split[id] for id in built.ids),
         tuple(rejected),
     )
+
+
+class _Without:
+    """Entries but for those at some places, as often as they are asked for."""
+
+    def __init__(self, entries: Iterable[Entry | Rejected], left_out: Container[int]) -> None:
+        self._entries = entries
+        self._left_out = left_out
+
+    def __iter__(self) -> Iterator[Entry]:
+        for place, entry in enumerate(self._entries):
+            if place not in self._left_out and not isinstance(entry, Rejected):
+                yield entry
 
 
 def settle(rejected: Sequence[Rejected], n_seen: int, on_error: OnError) -> None:
@@ -145,7 +165,7 @@ def settle(rejected: Sequence[Rejected], n_seen: int, on_error: OnError) -> None
         )
 
 
-def _problem(entry: Entry, kept: dict[str, Entry], targets: Sequence[str], log10: bool) -> str | None:
+def _problem(entry: Entry, kept: Container[str], targets: Sequence[str], log10: bool) -> str | None:
     """Why an entry cannot be used, as far as its id and labels tell."""
     if entry.id in kept:
         return "the id stands twice; ids must be unique"

@@ -5,13 +5,15 @@ A store is a folder named by a digest of every crystal's content and of the feat
   KEY.parts/     finished chunks of a store being built; a stopped build goes on from them
 """
 
+import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +53,11 @@ class GraphStore:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def n_seen(self) -> int:
+        """Crystals with and without a graph."""
+        return len(self.ids) + len(self.rejected)
+
     def take(self, index: np.ndarray) -> CrystalGraphs:
         """The graphs of some crystals, unpadded, in the order of `index`."""
         node, edge = int(self.graphs.n_node[index].sum()), int(self.graphs.n_edge[index].sum())
@@ -67,7 +74,7 @@ class GraphStore:
 
 
 def build(
-    entries: Sequence[Entry],
+    entries: Iterable[Entry],
     featurizer: Featurizer,
     *,
     cache: Path | None = None,
@@ -77,7 +84,8 @@ def build(
     """Builds the graphs of all entries, or takes them from the cache.
 
     Args:
-      entries: Crystals or files.
+      entries: Crystals or files; with a cache gone through twice, first for the key. An iterable that makes its entries
+        anew each time is never in memory as a whole.
       featurizer: The settings.
       cache: Folder of stores; None keeps nothing.
       executor: Any concurrent.futures executor; None builds in this process.
@@ -89,24 +97,31 @@ def build(
     report = on_progress or (lambda done: None)
     if cache is None:
         parts = {}
-        for number, part in _chunks(entries, featurizer, range(_n_chunk(entries)), executor):
+        for number, part in _built(enumerate(_chunks(entries)), featurizer, executor):
             parts[number] = part
-            report(len(_chunk(entries, number)))
+            report(part.n_seen)
         return _join([parts[number] for number in sorted(parts)])
 
-    folder = cache / _key(entries, featurizer)
+    key, n_entry = _key(entries, featurizer)
+    folder = cache / key
     if (folder / "index.json").exists():
-        report(len(entries))
+        report(n_entry)
         return _read(folder)
     parts_folder = folder.with_suffix(".parts")
     parts_folder.mkdir(parents=True, exist_ok=True)
+
+    def missing() -> Iterator[tuple[int, Sequence[Entry]]]:
+        for number, chunk in enumerate(_chunks(entries)):
+            if _part_path(parts_folder, number).exists():
+                report(len(chunk))
+            else:
+                yield number, chunk
+
     try:
-        missing = [number for number in range(_n_chunk(entries)) if not _part_path(parts_folder, number).exists()]
-        report(len(entries) - sum(len(_chunk(entries, number)) for number in missing))
-        for number, part in _chunks(entries, featurizer, missing, executor):
+        for number, part in _built(missing(), featurizer, executor):
             _write_part(_part_path(parts_folder, number), part)
-            report(len(_chunk(entries, number)))
-        _write(folder, _join([_read_part(_part_path(parts_folder, n)) for n in range(_n_chunk(entries))]))
+            report(part.n_seen)
+        _write(folder, [_part_path(parts_folder, number) for number in range(-(-n_entry // _CHUNK))])
     except FileNotFoundError:
         # Another process has finished the same store and removed the parts they shared.
         if not (folder / "index.json").exists():
@@ -143,19 +158,30 @@ def _build_chunk(entries: Sequence[Entry], featurizer: Featurizer) -> GraphStore
 _EMPTY = CrystalGraphs(
     *(np.zeros(0, dtype) for dtype in (np.int32, *[np.float32] * 3, *[np.int32] * 4, bool)),
 )
+_DTYPES = {name: array.dtype for name, array in _EMPTY._asdict().items()} | dict.fromkeys(
+    ("atom_node", "n_atom"), np.dtype(np.int32)
+)
 
 
-def _chunks(
-    entries: Sequence[Entry], featurizer: Featurizer, numbers: Sequence[int], executor: Executor | None
+def _chunks(entries: Iterable[Entry]) -> Iterator[Sequence[Entry]]:
+    iterator = iter(entries)
+    while chunk := list(itertools.islice(iterator, _CHUNK)):
+        yield chunk
+
+
+def _built(
+    chunks: Iterable[tuple[int, Sequence[Entry]]], featurizer: Featurizer, executor: Executor | None
 ) -> Iterator[tuple[int, GraphStore]]:
-    """Builds the numbered chunks and yields each as it is finished."""
-    if executor is None or len(numbers) < _MIN_CHUNKS:
-        for number in numbers:
-            yield number, _build_chunk(_chunk(entries, number), featurizer)
+    """Builds numbered chunks and yields each as it is finished."""
+    chunks = iter(chunks)
+    first = list(itertools.islice(chunks, _MIN_CHUNKS))
+    if executor is None or len(first) < _MIN_CHUNKS:
+        for number, chunk in itertools.chain(first, chunks):
+            yield number, _build_chunk(chunk, featurizer)
         return
     pending: dict[Future[GraphStore], int] = {}
-    for number in numbers:
-        pending[executor.submit(_build_chunk, _chunk(entries, number), featurizer)] = number
+    for number, chunk in itertools.chain(first, chunks):
+        pending[executor.submit(_build_chunk, chunk, featurizer)] = number
         # A few in hand keep every worker busy without pickling the whole set at once.
         if len(pending) >= 2 * (os.cpu_count() or 1):
             yield from _finished(pending)
@@ -168,19 +194,14 @@ def _finished(pending: dict[Future[GraphStore], int]) -> Iterator[tuple[int, Gra
         yield pending.pop(future), future.result()
 
 
-def _n_chunk(entries: Sequence[Entry]) -> int:
-    return -(-len(entries) // _CHUNK)
-
-
-def _chunk(entries: Sequence[Entry], number: int) -> Sequence[Entry]:
-    return entries[number * _CHUNK : (number + 1) * _CHUNK]
-
-
-def _key(entries: Sequence[Entry], featurizer: Featurizer) -> str:
+def _key(entries: Iterable[Entry], featurizer: Featurizer) -> tuple[str, int]:
+    """Digest of everything that a store depends on, and the number of entries."""
     content = hashlib.sha256(f"{FORMAT} {featurizer}".encode())
+    n_entry = 0
     for entry in entries:
         content.update(f"\n{entry.id}\0{entry.digest()}".encode())
-    return content.hexdigest()[:32]
+        n_entry += 1
+    return content.hexdigest()[:32], n_entry
 
 
 def _join(parts: list[GraphStore]) -> GraphStore:
@@ -197,8 +218,8 @@ def _arrays(store: GraphStore) -> dict[str, np.ndarray]:
     return {**store.graphs._asdict(), "atom_node": store.atom_node, "n_atom": store.n_atom}
 
 
-def _index(store: GraphStore) -> str:
-    return json.dumps({"ids": store.ids, "rejected": [[one.id, one.reason] for one in store.rejected]})
+def _index(ids: Sequence[str], rejected: Sequence[Rejected]) -> str:
+    return json.dumps({"ids": ids, "rejected": [[one.id, one.reason] for one in rejected]})
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], index: str) -> GraphStore:
@@ -218,7 +239,7 @@ def _part_path(folder: Path, number: int) -> Path:
 
 def _write_part(path: Path, part: GraphStore) -> None:
     content = io.BytesIO()
-    np.savez(content, index=np.array(_index(part)), **_arrays(part))  # type: ignore[arg-type]
+    np.savez(content, index=np.array(_index(part.ids, part.rejected)), **_arrays(part))  # type: ignore[arg-type]
     write_bytes(path, content.getvalue())
 
 
@@ -227,23 +248,56 @@ def _read_part(path: Path) -> GraphStore:
         return _from_arrays(dict(arrays), str(arrays["index"]))
 
 
-def _write(folder: Path, store: GraphStore) -> None:
+def _write(folder: Path, parts: Sequence[Path]) -> None:
+    """Joins parts on disk, one at a time in memory."""
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name, suffix=".tmp"))
-    for name, array in _arrays(store).items():
-        np.save(temporary / f"{name}.npy", array)
-    (temporary / "index.json").write_text(_index(store))
-    # mkdtemp makes folders for its user alone, but a cache may be shared.
-    temporary.chmod(0o755)
     try:
-        temporary.rename(folder)
-    except OSError:  # another process was first; its store is the same
-        shutil.rmtree(temporary)
+        _join_files(temporary, parts)
+        # mkdtemp makes folders for its user alone, but a cache may be shared.
+        temporary.chmod(0o755)
+        # Where another process was first, its store is the same.
+        with contextlib.suppress(OSError):
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _join_files(folder: Path, parts: Sequence[Path]) -> None:
+    ids: list[str] = []
+    rejected: list[Rejected] = []
+    lengths = dict.fromkeys(_DTYPES, 0)
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context((folder / f"{name}.npy").open("wb")) for name in _DTYPES}
+        for name, file in files.items():
+            file.write(_npy_header(name, 0))
+        for path in parts:
+            part = _read_part(path)
+            ids += part.ids
+            rejected += part.rejected
+            arrays = _arrays(part)
+            for name in ("senders", "receivers"):
+                arrays[name] = arrays[name] + np.int32(lengths["species"])
+            for name, array in arrays.items():
+                files[name].write(array.tobytes())
+                lengths[name] += len(array)
+        for name, file in files.items():
+            file.seek(0)
+            file.write(_npy_header(name, lengths[name]))
+    (folder / "index.json").write_text(_index(ids, rejected))
+
+
+def _npy_header(name: str, length: int) -> bytes:
+    """Of a .npy file of so many numbers; numpy leaves room in it, so that every length makes a header of one size."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": _DTYPES[name].str, "fortran_order": False, "shape": (length,)}
+    )
+    return header.getvalue()
 
 
 def _read(folder: Path) -> GraphStore:
-    names = [*CrystalGraphs._fields, "atom_node", "n_atom"]
     arrays = {}
-    for name in names:
+    for name in _DTYPES:
         # An empty file cannot be mapped.
         path = folder / f"{name}.npy"
         arrays[name] = np.load(path, mmap_mode="r") if path.stat().st_size > 128 else np.load(path)

@@ -1,7 +1,24 @@
 """Where crystals come from. Every source is a function that yields `Crystal`, `CrystalFile` or `Rejected`."""
 
+from collections.abc import Callable, Iterator
+
+from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.sources.demo import read_demo as read_demo
 from cgcnn_jax.data.sources.directory import read_directory as read_directory
 from cgcnn_jax.data.sources.files import read_files as read_files
 from cgcnn_jax.data.sources.jsonl import read_jsonl as read_jsonl
 from cgcnn_jax.data.sources.structures import read_structures as read_structures
+
+
+class Source:
+    """Crystals that are read anew each time they are gone through, so that they need not be kept.
+
+    Attributes:
+      read: Starts reading.
+    """
+
+    def __init__(self, read: Callable[[], Iterator[Entry | Rejected]]) -> None:
+        self.read = read
+
+    def __iter__(self) -> Iterator[Entry | Rejected]:
+        return self.read()
