@@ -88,6 +88,15 @@ class Workdir:
         """Whether a run has saved anything here."""
         return self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether a run was trained to its end and judged here."""
+        return (self.path / "summary.json").exists()
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds."""
+        return json.loads((self.path / "summary.json").read_text())
+
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_text(self.path / name, json.dumps(_finite(content), indent=2) + "\n")
 

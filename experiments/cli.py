@@ -11,22 +11,29 @@ from multiprocessing import get_context
 from absl import flags
 from ml_collections import ConfigDict
 
+STOPPED = 75  # exit status of a run that was stopped and can go on; EX_TEMPFAIL of sysexits.h
+
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
 
-def run(main: Callable[..., None], *, allow: str | None = None, positional: bool = False) -> None:
+def run(
+    main: Callable[..., None], *, allow: str | None = None, positional: bool = False, goes_on: bool = False
+) -> None:
     """Parses the flags and runs `main`; what a user can cause ends in one clear message and exit status 1 or 2.
 
     Args:
       main: The entry point.
       allow: Arguments that start so are left to the entry point.
       positional: Hand arguments that are no flags to `main`; otherwise they are an error.
+      goes_on: The same command goes on where a signal stopped it, so that the exit status is then STOPPED.
     """
     if {"--help", "-help", "-h", "--helpfull"} & set(sys.argv[1:]):
         print(f"{sys.modules['__main__'].__doc__}\n{flags.FLAGS.main_module_help()}")
         return
     # A scheduler's SIGTERM unwinds like Ctrl-C, so that worker processes are told to end.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    signal.signal(signal.SIGTERM, _interrupt if goes_on else lambda number, frame: sys.exit(143))
+    if goes_on and hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, _interrupt)
     try:
         rest = flags.FLAGS([argument for argument in sys.argv if not (allow and argument.startswith(allow))])
     # config_flags raises whatever reading a configuration runs into.
@@ -37,7 +44,7 @@ def run(main: Callable[..., None], *, allow: str | None = None, positional: bool
     try:
         main(*rest[1:])
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        _fail(*(("interrupted; the same command goes on", STOPPED) if goes_on else ("interrupted", 130)))
     except (ValueError, OSError, RuntimeError) as error:
         if TRACEBACK.value or type(error).__module__.startswith("jax"):
             raise
@@ -95,6 +102,10 @@ def override_data(config: ConfigDict, arguments: Sequence[str]) -> None:
                 config.data[field] = type(old)(text)
             except ValueError as error:
                 raise ValueError(f"--config.data.{field} must be of type {type(old).__name__}, got {text!r}") from error
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _one_line(error: BaseException) -> str:

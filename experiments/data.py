@@ -6,8 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from cgcnn_jax import config as configs
-from cgcnn_jax.data import dataset
+from cgcnn_jax import run
 from cgcnn_jax.data.dataset import Dataset
 from experiments import cli
 
@@ -22,16 +21,7 @@ def load(config: ConfigDict, atom_table: np.ndarray) -> Dataset:
                 bar.total = total
                 bar.update(done)
 
-            return dataset.load(
-                configs.build_entries(config),
-                configs.build_featurizer(config, atom_table),
-                configs.target_names(config),
-                log10=config.data.log10,
-                on_error=config.data.on_error,
-                cache=configs.cache_folder(config),
-                executor=executor,
-                on_progress=advance,
-            )
+            return run.load_dataset(config, atom_table, executor=executor, on_progress=advance)
     finally:
         if executor is not None:
             executor.shutdown(cancel_futures=True)

@@ -23,6 +23,8 @@ LEVELS = {
     "reference": 4,
     "screen": 4,
     "report": 4,
+    "run": 5,
+    "benchmark": 6,
 }
 FORBIDDEN = {
     "data": {"jax", "jaxlib", "flax", "optax", "orbax"},

@@ -1,0 +1,287 @@
+"""One run: a configuration and a work directory in, a trained model, its predictions and their errors out."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from cgcnn_jax import config as configs
+from cgcnn_jax import evaluation
+from cgcnn_jax.data import dataset
+from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.data.splits import NAMES, Split
+from cgcnn_jax.nn.model import CGCNN, Variables, count_parameters, init_variables
+from cgcnn_jax.predict import Predictor, describe
+from cgcnn_jax.scaling import TargetScaler
+from cgcnn_jax.train.checkpoint import Checkpoints
+from cgcnn_jax.train.loop import Fit, fit
+from cgcnn_jax.workdir import Workdir, environment
+
+Load = Callable[[ConfigDict, np.ndarray], Dataset]  # configuration and element table -> crystals
+
+
+class Watcher:
+    """What a run tells while it goes, and asks. Nothing happens here; override what is wanted."""
+
+    def message(self, text: str) -> None:
+        """Something to know, in whole sentences for people."""
+
+    def training(self, first: int, epochs: int, scaler: TargetScaler) -> AbstractContextManager[None]:
+        """Entered while epochs first .. epochs - 1 are trained."""
+        return contextlib.nullcontext()
+
+    def step(self, epoch: int, done: int, of: int) -> None:
+        """About once a second: steps done in the epoch."""
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """After each epoch, what metrics.jsonl then holds of it."""
+
+    def should_stop(self) -> bool:
+        """True saves and ends the run; asked about once a second while it trains."""
+        return False
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+      workdir: Its folder.
+      is_finished: False if it was stopped; the same call goes on.
+      was_finished: True if it was finished before, so that nothing was done.
+      summary: What summary.json holds; None if the run was stopped.
+      judged: The split that predictions.csv holds.
+      headline: Lines for people about the errors on that split; empty if nothing was done.
+      pictures: Names of the pictures drawn.
+    """
+
+    workdir: Workdir
+    is_finished: bool
+    was_finished: bool = False
+    summary: Mapping[str, Any] | None = None
+    judged: str = ""
+    headline: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
+
+
+def load_dataset(
+    config: ConfigDict,
+    atom_table: np.ndarray,
+    *,
+    executor: Executor | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """The configured crystals; see `dataset.load` for the arguments. Raises DataError for what cannot be used."""
+    return dataset.load(
+        configs.build_entries(config),
+        configs.build_featurizer(config, atom_table),
+        configs.target_names(config),
+        log10=config.data.log10,
+        on_error=config.data.on_error,
+        cache=configs.cache_folder(config),
+        executor=executor,
+        on_progress=on_progress,
+    )
+
+
+def run(
+    config: ConfigDict,
+    path: str | Path,
+    *,
+    data: Dataset | Load = load_dataset,
+    split: Split | None = None,
+    watcher: Watcher | None = None,
+    command: str = "",
+    began: float | None = None,
+) -> RunResult:
+    """Trains, judges and writes a run, or goes on with one that was stopped.
+
+    Args:
+      config: All that defines the run.
+      path: Its folder; `cgcnn_jax.workdir` says what will be in it.
+      data: The crystals, or what loads them.
+      split: Indices of train, val and test; the configured split if not given.
+      watcher: Told of the progress.
+      command: What the user typed, for the summary.
+      began: `time.monotonic()` of the caller's start, if its preparations are to count in the summary's total.
+
+    Raises:
+      ValueError: If the configuration is wrong, the folder holds another run, or the data changed under this one.
+      DataError: If crystals cannot be used.
+      Diverged: If the loss becomes NaN or infinite.
+    """
+    watcher, workdir = watcher or Watcher(), Workdir(path)
+    began = time.monotonic() if began is None else began
+    configs.validate(config)
+    plain = configs.to_dict(config)
+    workdir.check(plain)
+    atom_table = configs.build_atom_table(config)
+
+    data_began = time.monotonic()
+    crystals = data if isinstance(data, Dataset) else data(config, atom_table)
+    seconds = {"data": time.monotonic() - data_began}
+    split = configs.build_split(config, crystals) if split is None else split
+    ids = {name: [crystals.ids[i] for i in split[name]] for name in NAMES}
+    scaler = configs.build_scaler(config, crystals.targets, split["train"])
+    model = configs.build_model(config, atom_table.shape, scaler.n_output)
+    variables = _initial_variables(config, model, atom_table, scaler, watcher)
+    for line in _facts(config, crystals, split):
+        watcher.message(line)
+    watcher.message(
+        f"{config.model.num_convs} x {config.model.conv}, {count_parameters(variables)} parameters, in {workdir.path}"
+    )
+
+    settings = configs.build_train_settings(config)
+    about = describe(config, scaler, atom_table.shape, ids, crystals.digest(atom_table))
+    with workdir.lock(), Checkpoints(workdir.checkpoints) as checkpoints:
+        before = checkpoints.about()
+        _check_data(before, about)
+        if before is not None and workdir.is_finished:
+            return RunResult(workdir, True, True, workdir.summary())
+        # From here on the folder is this run's: a start that failed before may be corrected.
+        workdir.claim(plain)
+        workdir.write_json("split.json", ids)
+        if config.data.on_error == "skip":
+            workdir.write_rejected(crystals.rejected)
+        first = checkpoints.latest_step() // settings.steps_per_epoch(len(split["train"]))
+        workdir.keep_records(first)
+        if first:
+            watcher.message(f"going on after {first} of {settings.epochs} epochs")
+        with watcher.training(first, settings.epochs, scaler):
+            fitted = fit(
+                model,
+                variables,
+                crystals.graphs,
+                crystals.targets,
+                split,
+                scaler,
+                settings,
+                configs.build_optimizer_settings(config),
+                checkpoints=checkpoints,
+                about=about,
+                on_step=watcher.step,
+                on_epoch=_both(workdir.append_record, watcher.epoch),
+                should_stop=watcher.should_stop,
+            )
+    if fitted.values is None:
+        return RunResult(workdir, False)
+    return _judge(workdir, crystals, split, ids, scaler, fitted, variables, seconds, watcher, command, began)
+
+
+def _judge(
+    workdir: Workdir,
+    crystals: Dataset,
+    split: Split,
+    ids: Mapping[str, Sequence[str]],
+    scaler: TargetScaler,
+    fitted: Fit,
+    variables: Variables,
+    seconds: dict[str, float],
+    watcher: Watcher,
+    command: str,
+    began: float,
+) -> RunResult:
+    """Writes predictions, summary and pictures."""
+    assert fitted.values is not None
+    judge_began = time.monotonic()
+    measured = {
+        name: evaluation.measure(scaler, crystals.targets[split[name]], fitted.values[split[name]]) for name in NAMES
+    }
+    judged = "test" if len(split["test"]) else "val"
+    targets, values = crystals.targets[split[judged]], fitted.values[split[judged]]
+    bounds = evaluation.measure_intervals(scaler, targets, values)
+    workdir.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids[judged], targets, values))
+    records = workdir.records()
+    seconds = seconds | fitted.seconds | {"evaluation": time.monotonic() - judge_began}
+    total = time.monotonic() - began
+    seconds |= {"total": total, "rest": total - sum(seconds.values())}
+    workdir.write_json(
+        "summary.json",
+        {
+            "metrics": measured,
+            "intervals_95": {judged: bounds},
+            "properties": dict(zip(scaler.names, scaler.units, strict=True)),
+            "best_epoch": int(fitted.state.best_epoch),
+            "parameters": count_parameters(variables),
+            "crystals": {name: len(split[name]) for name in NAMES} | {"left_out": len(crystals.rejected)},
+            # Of this session; epochs before a stop are in the sum of all.
+            "seconds": seconds,
+            "seconds_of_all_epochs": sum(record["seconds"] for record in records),
+            "train_crystals_per_second": fitted.crystals_per_second,
+            "padding": dict(zip(("nodes", "edges"), np.round(fitted.padding, 4).tolist(), strict=True)),
+            "command": command,
+            **environment(),
+        },
+    )
+    # The numbers are safe by now: whatever drawing runs into, the run is finished.
+    try:
+        drawn = evaluation.pictures(scaler, targets, values, judged)
+        drawn |= evaluation.learning_curves(scaler, records, int(fitted.state.best_epoch))
+        workdir.save_figures(drawn)
+    except Exception as error:
+        watcher.message(f"no pictures were drawn ({type(error).__name__}: {error}); all numbers are in {workdir.path}")
+        drawn = {}
+    headline = evaluation.headline(scaler, measured[judged], bounds)
+    return RunResult(workdir, True, False, workdir.summary(), judged, tuple(headline), tuple(drawn))
+
+
+def _initial_variables(
+    config: ConfigDict, model: CGCNN, atom_table: np.ndarray, scaler: TargetScaler, watcher: Watcher
+) -> Variables:
+    """Random ones, or those of the run that `init_from` names."""
+    if not config.init_from:
+        return init_variables(model, config.train.seed, atom_table)
+    start = Predictor.restore(config.init_from)
+    other = configs.differences({"graph": start.about["config"]["graph"]}, {"graph": configs.to_dict(config)["graph"]})
+    variables = start.variables_for(model, atom_table, scaler)
+    if other:
+        watcher.message(
+            "the weights of init_from were trained on other graphs, so their first predictions may be far off:\n"
+            + "\n".join(f"  {field}" for field in other)
+        )
+    return variables
+
+
+def _facts(config: ConfigDict, crystals: Dataset, split: Split) -> Iterator[str]:
+    """What to know of the data before training."""
+    if config.data.source == "demo":
+        yield (
+            "The demo crystals' labels come from a machine-learned potential (CHGNet), not from DFT or experiment:\n"
+            "this set is for trying the software. For your own: --config.data.source=directory --config.data.path=..."
+        )
+    atoms, nodes = int(crystals.store.n_atom.sum()), int(crystals.graphs.n_node.sum())
+    yield (
+        f"{len(crystals)} crystals ({len(crystals.rejected)} left out), {atoms} atoms as {nodes} nodes; "
+        + ", ".join(f"{name} {len(split[name])}" for name in NAMES)
+    )
+    if configs.atom_table_name(config).endswith(".json"):
+        yield f"atom features of {configs.atom_table_name(config)}"
+
+
+def _check_data(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+    """Raises ValueError, saying why, if the data are not those that the run began with."""
+    if before is None or all(before[key] == now[key] for key in ("data_digest", "split")):
+        return
+    old, new = ({id for ids in about["split"].values() for id in ids} for about in (before, now))
+    if old != new:
+        what = f"the data changed since this run began: {len(new - old)} crystals are new and {len(old - new)} are gone"
+    elif before["data_digest"] != now["data_digest"]:
+        what = "the data changed since this run began: labels or structures differ"
+    else:
+        what = "the split changed since this run began: crystals moved between train, val and test"
+    raise ValueError(f"{what}. Choose another --workdir, or restore the data")
+
+
+def _both(*functions: Callable[[Any], None]) -> Callable[[Any], None]:
+    def call(value: Any) -> None:
+        for function in functions:
+            function(value)
+
+    return call

@@ -1,0 +1,50 @@
+"""How entry points show a run: lines on stdout, a bar on stderr, and signals that end it in good order."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+from cgcnn_jax.run import Watcher
+from cgcnn_jax.scaling import TargetScaler
+from experiments import cli
+
+
+class Terminal(Watcher):
+    """Prints and draws bars; Ctrl-C, SIGTERM and SIGUSR1 stop the training."""
+
+    def __init__(self) -> None:
+        self._bar = tqdm(disable=True)
+        self._unit = ""
+        self._should_stop: Callable[[], bool] = lambda: False
+
+    def message(self, text: str) -> None:
+        say(text)
+
+    @contextlib.contextmanager
+    def training(self, first: int, epochs: int, scaler: TargetScaler) -> Iterator[None]:
+        self._unit = scaler.units[0]
+        with (
+            cli.stop_requests() as self._should_stop,
+            tqdm(total=epochs, initial=first, desc="training", unit="epoch", file=sys.stderr) as self._bar,
+        ):
+            yield
+
+    def step(self, epoch: int, done: int, of: int) -> None:
+        self._bar.n = round(epoch + done / of, 2)
+        self._bar.refresh()
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        shown = "val_mae" if "val_mae" in record else "val_error"
+        self._bar.set_postfix_str(f"{shown} {record[shown]:.4g} {self._unit if shown == 'val_mae' else ''}")
+
+    def should_stop(self) -> bool:
+        return self._should_stop()
+
+
+def say(text: str) -> None:
+    """Prints a line without breaking a bar."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
