@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from cgcnn_jax import config as configs
 from cgcnn_jax import evaluation
 from cgcnn_jax.data import dataset
+from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.splits import NAMES, Split
 from cgcnn_jax.nn.model import CGCNN, Variables, count_parameters, init_variables
@@ -74,13 +75,18 @@ class RunResult:
 def load_dataset(
     config: ConfigDict,
     atom_table: np.ndarray,
+    entries: Iterable[Entry | Rejected] | None = None,
     *,
     executor: Executor | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """The configured crystals; see `dataset.load` for the arguments. Raises DataError for what cannot be used."""
+    """The configured crystals, or those of `entries`, with the configured graphs and labels.
+
+    Raises:
+      DataError: For what cannot be used; see `dataset.load`, also for the other arguments.
+    """
     return dataset.load(
-        configs.build_entries(config),
+        configs.build_entries(config) if entries is None else entries,
         configs.build_featurizer(config, atom_table),
         configs.target_names(config),
         log10=config.data.log10,

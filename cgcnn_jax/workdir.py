@@ -50,7 +50,7 @@ class Workdir:
             raise ValueError(f"--workdir={self.path} is a file; name a folder")
         if not (file.exists() and self.has_checkpoints):
             return
-        fields = configs.differences(configs.upgraded(json.loads(file.read_text())), config)
+        fields = configs.differences(configs.upgraded(self.read_json("config.json")), config)
         if fields:
             listed = "\n".join(f"  {field}" for field in fields)
             raise ValueError(
@@ -95,7 +95,10 @@ class Workdir:
 
     def summary(self) -> dict[str, Any]:
         """What summary.json holds."""
-        return json.loads((self.path / "summary.json").read_text())
+        return self.read_json("summary.json")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        return json.loads((self.path / name).read_text())
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_text(self.path / name, json.dumps(_finite(content), indent=2) + "\n")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -78,6 +79,28 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def config_file() -> tuple[Path | None, str]:
+    """File and preset of --config=FILE:PRESET on the command line; None and empty without one.
+
+    Raises:
+      ValueError: If there is no such file, listing those of the project.
+    """
+    for place, argument in enumerate(sys.argv):
+        name, has_value, value = argument.lstrip("-").partition("=")
+        if name == "config" and argument.startswith("-"):
+            file, _, preset = (value if has_value else sys.argv[place + 1]).partition(":")
+            path = Path(file)
+            if not path.is_file():
+                known = ", ".join(
+                    sorted(str(file) for file in Path("configs").glob("[a-z]*.py") if file.stem != "base")
+                )
+                raise ValueError(
+                    f"--config={path}: no such file; from the project's folder there are {known or 'none'}"
+                )
+            return path, preset
+    return None, ""
 
 
 def override_data(config: ConfigDict, arguments: Sequence[str]) -> None:

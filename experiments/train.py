@@ -23,14 +23,15 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/NAME of 
 
 def main() -> None:
     began = time.monotonic()
-    config = _config()
+    file, preset = cli.config_file()
+    config = _config_of(file)
     allocator.keep_freed_memory()
     # Imported after the flags are checked, so that a misspelt one is told at once.
     from cgcnn_jax.run import run
     from experiments import data
     from experiments.watch import Terminal, say
 
-    path = WORKDIR.value or Path("runs") / _config_name()
+    path = WORKDIR.value or Path("runs") / f"{file.stem}{'_' * bool(preset)}{preset}"
     result = run(config, path, data=data.load, watcher=Terminal(), command=_command(), began=began)
     workdir = result.workdir
     if not result.is_finished:
@@ -57,33 +58,16 @@ def main() -> None:
         say("            --config.data.target=NAME --config.data.unit=UNIT")
 
 
-def _config() -> ConfigDict:
+def _config_of(path: Path | None) -> ConfigDict:
     """The configuration of the command line. Raises ValueError if there is none."""
-    path = Path(_config_file()[0])
-    if not path.is_file():
-        known = ", ".join(sorted(str(file) for file in Path("configs").glob("[a-z]*.py") if file.stem != "base"))
-        raise ValueError(f"--config={path}: no such file; from the project's folder there are {known or 'none'}")
+    if path is None:
+        raise ValueError("--config=FILE says what to train; try --config=configs/formation_energy.py")
     config = CONFIG.value
     # The unit in the file is that of the file's property, not of another.
     names = [argument.lstrip("-").partition("=")[0] for argument in sys.argv]
     if "config.data.target" in names and "config.data.unit" not in names:
         config.data.unit = ""
     return config
-
-
-def _config_file() -> tuple[str, str]:
-    """File and preset of --config=FILE:PRESET."""
-    for place, argument in enumerate(sys.argv):
-        name, has_value, value = argument.lstrip("-").partition("=")
-        if name == "config" and argument.startswith("-"):
-            path, _, preset = (value if has_value else sys.argv[place + 1]).partition(":")
-            return path, preset
-    raise ValueError("--config=FILE says what to train; try --config=configs/formation_energy.py")
-
-
-def _config_name() -> str:
-    path, preset = _config_file()
-    return f"{Path(path).stem}_{preset}" if preset else Path(path).stem
 
 
 def _command() -> str:

@@ -1,0 +1,131 @@
+"""A task from its crystals to its record: every fold an ordinary run, so that a stopped benchmark goes on where it was.
+
+FOLDER/fold_0 ...    work directories, with fold.json once the fold is finished and its speed measured
+FOLDER/record.json   the task's record, once all folds are finished
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from cgcnn_jax import config as configs
+from cgcnn_jax.benchmark.record import fold_record, task_record
+from cgcnn_jax.benchmark.tasks import Task, entries, fold_split
+from cgcnn_jax.data.crystal import Entry, Rejected
+from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.run import Watcher, load_dataset, run
+from cgcnn_jax.workdir import Workdir
+
+Load = Callable[[ConfigDict, np.ndarray, Iterable[Entry | Rejected]], Dataset]
+
+
+def run_task(
+    config: ConfigDict,
+    task: Task,
+    path: Path,
+    folder: Path,
+    *,
+    load: Load = load_dataset,
+    watcher: Watcher | None = None,
+    command: str = "",
+) -> dict[str, Any] | None:
+    """Runs the folds of a task that are not finished, and records all.
+
+    The test fold is looked at once, after training: scaling, weights and the choice of weights come from the others.
+
+    Args:
+      config: Network, graphs and training; what the protocol says (data, task, split) is set here.
+      task: What to predict.
+      path: File or folder of its crystals.
+      folder: Where the folds and the record go.
+      load: Loads the crystals; called once, and not at all if every fold is finished.
+      watcher: Told of the progress of every fold.
+      command: What the user typed, for the record.
+
+    Returns:
+      What record.json holds; None if the watcher stopped it, and the same call goes on.
+
+    Raises:
+      ValueError: If the configuration is wrong, or the folder holds folds of another configuration or of other data.
+    """
+    watcher = watcher or Watcher()
+    of_folds = [_fold_config(config, task, path, fold) for fold in range(task.num_folds)]
+    places = [Workdir(folder / f"fold_{fold}") for fold in range(task.num_folds)]
+    for settings, place in zip(of_folds, places, strict=True):
+        configs.validate(settings)
+        place.check(configs.to_dict(settings))
+        _check_finished(place, configs.to_dict(settings))
+
+    crystals: Dataset | None = None
+    atom_table = configs.build_atom_table(of_folds[0])
+    for fold, (settings, place) in enumerate(zip(of_folds, places, strict=True)):
+        if _finished(place):
+            continue
+        if watcher.should_stop():
+            return None
+        if crystals is None:
+            crystals = load(settings, atom_table, entries(task, path))
+            digest = crystals.digest(atom_table)
+            _check_digest(task, places, digest)
+        split = fold_split(task, crystals, fold, settings.split.val_ratio, settings.split.seed)
+        watcher.message(f"{task.name}" + (f", fold {fold + 1} of {task.num_folds}" if task.num_folds > 1 else ""))
+        result = run(settings, place.path, data=crystals, split=split, watcher=watcher, command=command)
+        if not result.is_finished:
+            return None
+        place.write_json(
+            "fold.json",
+            fold_record(task, fold, place, crystals, split, command)
+            | {"data_digest": digest, "config": configs.to_dict(settings)},
+        )
+    record = task_record(task, [place.read_json("fold.json") for place in places])
+    Workdir(folder).write_json("record.json", record)
+    return record
+
+
+def _fold_config(config: ConfigDict, task: Task, path: Path, fold: int) -> ConfigDict:
+    """The configuration with what the protocol says. Raises ValueError for what the protocol does not admit."""
+    if config.init_from:
+        raise ValueError(
+            "config.init_from must be empty: weights trained elsewhere may have seen the crystals of the test folds"
+        )
+    if not config.split.val_ratio and config.train.patience:
+        raise ValueError(
+            "config.split.val_ratio=0 trains on every crystal outside the test fold for a number of epochs chosen "
+            f"before, so config.train.patience must be 0; got {config.train.patience}"
+        )
+    own = config.copy_and_resolve_references()
+    with own.unlocked():
+        own.data.source, own.data.path = "jsonl", str(path)
+        own.data.target, own.data.unit, own.data.log10 = task.target, task.unit, False
+        own.model.task, own.model.num_classes = task.kind, 2
+        own.split.kind, own.split.num_folds, own.split.fold = "source", task.num_folds, fold
+    return own
+
+
+def _finished(place: Workdir) -> bool:
+    return (place.path / "fold.json").exists()
+
+
+def _check_finished(place: Workdir, config: Mapping[str, Any]) -> None:
+    """Raises ValueError if the fold was finished with another configuration."""
+    if not _finished(place):
+        return
+    other = configs.differences(configs.upgraded(place.read_json("fold.json")["config"]), config)
+    if other:
+        listed = "\n".join(f"  {field}" for field in other)
+        raise ValueError(
+            f"{place.path} holds a fold of another configuration:\n{listed}\nChoose another --workdir, or remove this one"
+        )
+
+
+def _check_digest(task: Task, places: Iterable[Workdir], digest: str) -> None:
+    """Raises ValueError if a fold was finished on other data."""
+    for place in places:
+        if _finished(place) and place.read_json("fold.json")["data_digest"] != digest:
+            raise ValueError(
+                f"{task.name}: the data changed since {place.path.name} was finished; choose another --workdir, or "
+                "restore the data"
+            )

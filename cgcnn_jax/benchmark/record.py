@@ -1,0 +1,155 @@
+"""Records: errors in the terms of the leaderboards, and what they took."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cgcnn_jax.benchmark.tasks import Task
+from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.data.splits import NAMES, Split
+from cgcnn_jax.predict import Predictor
+from cgcnn_jax.train import metrics
+from cgcnn_jax.workdir import Workdir
+
+# Matbench leaves smaller labels out of its percentage error.
+_SMALL = 1e-5
+
+
+def regression_scores(target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    """mae, rmse, max_error and r2 of one fold, and mape = mean |p - y| / |y| over the labels with |y| > 1e-5.
+
+    Args:
+      target: Labels y, [n].
+      prediction: Predictions p in the same unit, [n].
+
+    Source: the scores of Matbench v0.1, and R².
+    """
+    found = metrics.regression_metrics(target, prediction)
+    error = np.abs(prediction - target)
+    counts = np.abs(target) > _SMALL
+    return {
+        "mae": found["mae"],
+        "rmse": found["rmse"],
+        "mape": float(np.mean(error[counts] / np.abs(target[counts]))) if counts.any() else float("nan"),
+        "max_error": float(error.max()),
+        "r2": found["r2"],
+    }
+
+
+def classification_scores(label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    """accuracy, balanced_accuracy, f1 and rocauc of one fold, of class 1.
+
+    rocauc is the area under the curve of the probabilities. rocauc_of_labels is that of the predicted classes, 0 or 1,
+    as several entries of the published table have it; it is (recall of class 1 + recall of class 0) / 2.
+
+    Args:
+      label: Classes 0 and 1, [n].
+      probability: Of class 1, [n]; more than 0.5 is class 1.
+    """
+    found = metrics.classification_metrics(label, np.column_stack([1 - probability, probability]))
+    hard = (probability > 0.5).astype(float)
+    of_labels = metrics.classification_metrics(label, np.column_stack([1 - hard, hard]))
+    return {
+        "accuracy": found["accuracy"],
+        "balanced_accuracy": found["balanced_accuracy"],
+        "f1": found["f1"],
+        "rocauc": found["roc_auc"],
+        "rocauc_of_labels": of_labels["roc_auc"],
+    }
+
+
+def fold_record(task: Task, fold: int, place: Workdir, crystals: Dataset, split: Split, command: str) -> dict[str, Any]:
+    """What a finished fold reached, from the files of its work directory, and how fast it predicts."""
+    summary = place.summary()
+    table = pd.read_csv(place.path / "predictions.csv")
+    target = table["target"].to_numpy(float)
+    scores = (
+        classification_scores(target, table["probability_1"].to_numpy(float))
+        if task.kind == "classification"
+        else regression_scores(target, table["prediction"].to_numpy(float))
+    )
+    is_val_of_train = bool(np.isin(split["val"], split["train"]).all())
+    n = {name: len(split[name]) for name in NAMES} | ({"val": 0} if is_val_of_train else {})
+    return {
+        "fold": fold,
+        "scores": scores,
+        "crystals": n | {"test_official": task.n_official_test(fold)},
+        "present": len(crystals),
+        "left_out": len(crystals.rejected),
+        "weights_chosen_by": "a tenth of the training crystals" if is_val_of_train else "val",
+        "metrics_of_val": summary["metrics"]["val"],
+        "epochs": len(place.records()),
+        "best_epoch": summary["best_epoch"],
+        "parameters": summary["parameters"],
+        "seconds_to_train": summary["seconds_of_all_epochs"],
+        "train_crystals_per_second": summary["train_crystals_per_second"],
+        "inference": _inference(place, crystals, split["test"]),
+        "command": command,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **{key: summary[key] for key in ("hardware", "versions", "commit")},
+    }
+
+
+def task_record(task: Task, folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The record of a task from those of its folds.
+
+    Every score has mean, max, min and std over the folds; std is sqrt(mean of (score - mean)^2), as on the Matbench
+    leaderboard, and absent where there is one fold.
+    """
+    last = folds[-1]
+    # What is the same in every fold stands once.
+    config = dict(last["config"], split={key: value for key, value in last["config"]["split"].items() if key != "fold"})
+    once = ("hardware", "versions", "commit", "config", "present", "left_out", "parameters", "data_digest")
+    return {
+        "suite": task.suite,
+        "task": task.name,
+        "target": task.target,
+        "unit": task.unit,
+        "metric": task.metric,
+        "scores": {name: over_folds([fold["scores"][name] for fold in folds]) for name in last["scores"]},
+        "crystals": {
+            "official": task.n_official,
+            "present": last["present"],
+            "missing": task.n_official - last["present"],
+            "left_out": last["left_out"],
+        },
+        "parameters": last["parameters"],
+        "seconds_to_train": sum(fold["seconds_to_train"] for fold in folds),
+        "train_crystals_per_second": _mean([fold["train_crystals_per_second"] for fold in folds]),
+        "inference_crystals_per_second": _mean([fold["inference"]["crystals_per_second"] for fold in folds]),
+        "folds": [{key: value for key, value in fold.items() if key not in once} for fold in folds],
+        **{key: last[key] for key in ("hardware", "versions", "commit", "command", "date", "data_digest")},
+        "config": config,
+    }
+
+
+def over_folds(values: Sequence[float | None]) -> dict[str, float | None]:
+    """mean, max, min and std of a score; None where one fold has no number, std also where there is one fold."""
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
+        return dict.fromkeys(("mean", "max", "min", "std"))
+    return {
+        "mean": float(np.mean(numbers)),
+        "max": max(numbers),
+        "min": min(numbers),
+        "std": float(np.std(numbers)) if len(numbers) > 1 else None,
+    }
+
+
+def _inference(place: Workdir, crystals: Dataset, test: np.ndarray) -> dict[str, float]:
+    """Time to predict the test crystals from their graphs, compiled."""
+    predictor, graphs = Predictor.restore(place.path), crystals.store.take(test)
+    predictor.predict_graphs(graphs)
+    began = time.perf_counter()
+    predictor.predict_graphs(graphs)
+    seconds = time.perf_counter() - began
+    return {"crystals": len(test), "seconds": seconds, "crystals_per_second": len(test) / seconds}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -1,0 +1,203 @@
+"""The records of a folder beside the published errors, as Markdown.
+
+Published errors are read from a folder with any of these tables:
+  matbench_v0.1_docs.csv        task, algorithm, mean, std: the Matbench leaderboard as printed
+  matbench_v0.1_computed.csv    task, submission, mean, std_over_folds, mean_rmse, n_subset, mean_on_subset: from the
+                                published predictions, also over the crystals whose structures are at hand
+  published_mp2018_jarvis.csv   dataset, property, model, mae, source: as printed in papers
+  jarvis_leaderboard.csv        benchmark, submission, mae: the JARVIS leaderboard
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cgcnn_jax.benchmark.tasks import SUITES, Task
+
+_DATASETS = {"mp_2018_6_1": "MP-2018.6.1", "jarvis_dft3d": "JARVIS dft_3d 2021"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model on one task.
+
+    Attributes:
+      model: Its name.
+      mean: Of the task's metric over the folds.
+      std: Over the folds; None where there is one or it is not known.
+      rmse: Mean over the folds.
+      max_error: Largest over the folds.
+      on_subset: The metric over the crystals at hand alone, where that is known.
+      source: Where the figures come from.
+      is_ours: Whether they are from a record.
+    """
+
+    model: str
+    mean: float | None
+    std: float | None = None
+    rmse: float | None = None
+    max_error: float | None = None
+    on_subset: float | None = None
+    source: str = ""
+    is_ours: bool = False
+
+
+def markdown(folder: Path, leaderboards: Path | None) -> str:
+    """A table for every FOLDER/TASK/record.json, ours in bold.
+
+    Args:
+      folder: Of the benchmark.
+      leaderboards: Folder of the published tables; None, or a table that is not there, shows ours alone.
+
+    Raises:
+      FileNotFoundError: If no task of the folder is finished.
+    """
+    records = [json.loads(file.read_text()) for file in sorted(folder.glob("*/record.json"))]
+    if not records:
+        raise FileNotFoundError(f"{folder}: no TASK/record.json; a task has one when all of its folds are finished")
+    sections = ["# Benchmarks", "Ours in bold; the protocol is in docs/benchmarks.md."]
+    for record in records:
+        task = SUITES[record["suite"]][record["task"]]
+        sections += _section(task, record, list(published(task, leaderboards)) if leaderboards else [])
+    return "\n\n".join(sections) + "\n"
+
+
+def published(task: Task, folder: Path) -> Iterator[Row]:
+    """The published errors on a task, from the tables that the folder has."""
+    if task.suite == "matbench":
+        yield from _matbench(task.name.removeprefix("matbench_"), folder)
+        return
+    for row in _rows(folder / "published_mp2018_jarvis.csv"):
+        if row["dataset"] == _DATASETS[task.suite] and row["property"] == task.published:
+            yield Row(row["model"], row["mae"], source=row["source"])
+    for row in _rows(folder / "jarvis_leaderboard.csv"):
+        if row["benchmark"] == task.leaderboard:
+            yield Row(row["submission"], row["mae"], source="JARVIS leaderboard")
+
+
+def _matbench(name: str, folder: Path) -> Iterator[Row]:
+    computed = [row for row in _rows(folder / "matbench_v0.1_computed.csv") if row["task"] == name]
+    for row in _rows(folder / "matbench_v0.1_docs.csv"):
+        if row["task"] != name:
+            continue
+        # The two tables name the submissions differently; equal figures tell them.
+        same: dict[str, Any] = next((one for one in computed if _is_same(row, one)), {})
+        computed = [one for one in computed if one is not same]
+        yield Row(
+            row["algorithm"],
+            row["mean"],
+            row["std"],
+            same.get("mean_rmse"),
+            on_subset=same.get("mean_on_subset"),
+            source="Matbench leaderboard",
+        )
+    for row in computed:
+        yield Row(
+            row["submission"],
+            row["mean"],
+            row["std_over_folds"],
+            row["mean_rmse"],
+            on_subset=row["mean_on_subset"],
+            source="its published predictions",
+        )
+
+
+def _is_same(printed: Mapping[str, Any], computed: Mapping[str, Any]) -> bool:
+    """Equal to the four decimals and the six digits that the tables have."""
+    pairs = ((printed["mean"], computed["mean"]), (printed["std"], computed["std_over_folds"]))
+    return all(math.isclose(one, other, abs_tol=6e-5, rel_tol=2e-6) for one, other in pairs)
+
+
+def _section(task: Task, record: Mapping[str, Any], others: Sequence[Row]) -> list[str]:
+    crystals, unit = record["crystals"], f", {task.unit}" if task.unit else ""
+    rows = sorted([*_ours(record), *others], key=lambda row: _rank(task, row))
+    is_classes = task.kind == "classification"
+    columns = {
+        "model": [f"**{row.model}**" if row.is_ours else row.model for row in rows],
+        f"{'mean ' * (task.num_folds > 1)}{'ROC-AUC' if is_classes else 'MAE'}": [_number(row.mean) for row in rows],
+        "std": [_number(row.std) for row in rows],
+        f"{'mean ' * (task.num_folds > 1)}RMSE": [_number(row.rmse) for row in rows],
+        "max error": [_number(row.max_error) for row in rows],
+        "on the crystals at hand": [_number(row.on_subset) for row in rows],
+        "source": [row.source for row in rows],
+    }
+    if not crystals["missing"]:
+        del columns["on the crystals at hand"]
+    # A column without a figure says nothing.
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
+    table = [list(columns), ["---"] * len(columns), *map(list, zip(*columns.values(), strict=True))]
+    return [
+        f"## {task.name} ({task.target}{unit})",
+        _crystals(task, record),
+        "\n".join(f"| {' | '.join(cells)} |" for cells in table),
+        f"{record['parameters']:,} parameters, {record['seconds_to_train'] / 60:.1f} min of training, "
+        f"{_rate(record['train_crystals_per_second'])} crystals/s in training and "
+        f"{_rate(record['inference_crystals_per_second'])} in prediction, on "
+        f"{', '.join(sorted(set(record['hardware']['devices'])))} ({record['hardware']['processor']}, "
+        f"{record['hardware']['cores']} cores), {record['date'][:10]}, commit {record['commit']}.\n`{record['command']}`",
+    ]
+
+
+def _crystals(task: Task, record: Mapping[str, Any]) -> str:
+    """How many crystals there were, and what is missing."""
+    crystals = record["crystals"]
+    folds = [fold["crystals"] for fold in record["folds"]]
+    sizes = "/".join(str(fold["test"]) for fold in folds)
+    text = f"{crystals['present']} of {crystals['official']} crystals; judged on {sizes}"
+    if crystals["missing"]:
+        text += (
+            f". **{crystals['missing']} are missing** (structures not at hand; {crystals['left_out']} of them left out as "
+            "unusable), so the comparison is not one to one: published errors are those on all"
+        )
+        official = [fold["test_official"] for fold in folds]
+        if None not in official:
+            text += f" {'/'.join(map(str, official))}"
+    return text + "."
+
+
+def _ours(record: Mapping[str, Any]) -> Iterator[Row]:
+    scores = record["scores"]
+
+    def row(model: str, metric: str) -> Row:
+        return Row(
+            model,
+            scores[metric]["mean"],
+            scores[metric]["std"],
+            scores["rmse"]["mean"] if "rmse" in scores else None,
+            scores["max_error"]["max"] if "max_error" in scores else None,
+            # All of ours is on the crystals at hand.
+            scores[metric]["mean"],
+            "this folder",
+            True,
+        )
+
+    yield row("cgcnn_jax", record["metric"])
+    if "rocauc_of_labels" in scores:
+        yield row("cgcnn_jax, of predicted labels", "rocauc_of_labels")
+
+
+def _rank(task: Task, row: Row) -> float:
+    if row.mean is None:
+        return float("inf")
+    return -row.mean if task.kind == "classification" else row.mean
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a table, empty cells None; none where there is no table."""
+    if not path.is_file():
+        return []
+    table = pd.read_csv(path)
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _rate(value: float | None) -> str:
+    return "?" if value is None else f"{value:,.0f}"

@@ -1,0 +1,97 @@
+r"""Runs the field's benchmarks as their protocols say, and sets the results beside the published ones.
+
+python -m experiments.benchmark --suite=matbench --tasks=matbench_phonons,matbench_dielectric --data=DATA \
+  --workdir=DIR [--config=configs/formation_energy.py] [--config.train.epochs=300 ...]
+python -m experiments.benchmark --table --workdir=DIR --data=DATA
+
+Every fold is a run in DIR/TASK/fold_K; the same command goes on where it was stopped (exit status 75) and repeats
+nothing. DIR/TASK/record.json has the errors of a task, DIR/table.md all tasks beside the published errors.
+"""
+
+import importlib
+import shlex
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from experiments import allocator, cli
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Network and training; the configuration of each task if not given. The protocol sets the data."
+)
+SUITE = flags.DEFINE_string("suite", None, "matbench, mp_2018_6_1 or jarvis_dft3d.")
+TASKS = flags.DEFINE_string("tasks", "all", "Tasks of the suite, separated by commas, or all.")
+DATA = flags.DEFINE_string("data", None, "Folder of the data sets.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the benchmark.", required=True)
+TABLE = flags.DEFINE_bool("table", False, "Only write the table of what is finished.")
+LEADERBOARDS = flags.DEFINE_string("leaderboards", None, "Folder of published errors; DATA/leaderboards if not given.")
+
+
+def main() -> None:
+    folder = Path(WORKDIR.value).expanduser()
+    data = Path(DATA.value).expanduser() if DATA.value else None
+    published = Path(LEADERBOARDS.value).expanduser() if LEADERBOARDS.value else data and data / "leaderboards"
+    if TABLE.value:
+        _write_table(folder, published)
+        return
+    if SUITE.value is None or data is None:
+        raise ValueError(
+            "--suite and --data say what to run and where the crystals lie (or --table, for a table alone)"
+        )
+    cli.config_file()
+    # Imported after the flags are checked, so that a misspelt one is told at once.
+    from cgcnn_jax.benchmark.tasks import find_tasks
+
+    tasks = find_tasks(SUITE.value, TASKS.value)
+    for task in tasks:
+        if not (data / task.folder).exists():
+            raise FileNotFoundError(
+                f"{data / task.folder}: no such folder; {task.name} has its crystals there (--data)"
+            )
+    allocator.keep_freed_memory()
+    from cgcnn_jax.benchmark.protocol import run_task
+    from experiments import data as loading
+    from experiments.watch import Terminal, say
+
+    command = shlex.join(["python", "-m", "experiments.benchmark", *sys.argv[1:]])
+    watcher = Terminal()
+    for task in tasks:
+        config = CONFIG.value if CONFIG.value is not None else _own_config(task.config)
+        path = data / task.folder
+        record = run_task(config, task, path, folder / task.name, load=loading.load, watcher=watcher, command=command)
+        if record is None:
+            say(f"stopped; the same command goes on:\n  {command}")
+            sys.exit(cli.STOPPED)
+        say(f"\n{_headline(record)}\n")
+        _write_table(folder, published)
+        if watcher.should_stop() and task is not tasks[-1]:
+            say(f"stopped; the same command goes on:\n  {command}")
+            sys.exit(cli.STOPPED)
+
+
+def _own_config(name: str) -> ConfigDict:
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+def _headline(record: dict) -> str:
+    score, unit = record["scores"][record["metric"]], f" {record['unit']}" if record["unit"] else ""
+    mean = "no number" if score["mean"] is None else f"{score['mean']:.4g}"
+    spread = "" if score["std"] is None else f" ± {score['std']:.4g}"
+    return f"{record['task']}: {record['metric'].upper()} {mean}{spread}{unit}, test folds: {len(record['folds'])}"
+
+
+def _write_table(folder: Path, published: Path | None) -> None:
+    from cgcnn_jax.benchmark.table import markdown
+    from cgcnn_jax.files import write_text
+
+    if published is None or not published.is_dir():
+        print(f"no published errors at {published or 'DATA/leaderboards'} (--leaderboards): the table shows ours alone")
+        published = None
+    write_text(folder / "table.md", markdown(folder, published))
+    print(f"table     {folder / 'table.md'}")
+
+
+if __name__ == "__main__":
+    cli.run(main, goes_on=True)

@@ -1,0 +1,207 @@
+import json
+from collections.abc import Mapping
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from cgcnn_jax import Predictor
+from cgcnn_jax.benchmark.protocol import run_task
+from cgcnn_jax.benchmark.tasks import Task
+from cgcnn_jax.run import Watcher
+from configs import base
+
+TOY = Task("matbench", "matbench_toy", "toy", "Z", "", 40, num_folds=3)
+
+
+@pytest.fixture(scope="module")
+def config() -> ConfigDict:
+    config = base.get_config()
+    config.data.cache, config.split.val_ratio = "", 0.2
+    config.train.epochs, config.train.batch_size = 3, 8
+    config.model.features, config.model.num_convs = 4, 1
+    return config
+
+
+def write(path: Path, poisoned_fold: int = -1) -> Path:
+    """30 CsCl-type crystals labelled with the sum of their atomic numbers, in turn in one of three folds."""
+    lines = []
+    for n, (a, b) in enumerate(permutations(range(1, 7), 2)):
+        fold = n % 3
+        lattice = ((3 + 0.02 * (a + b)) * np.eye(3)).tolist()
+        record: dict[str, Any] = {"id": f"{a}-{b}", "lattice": lattice, "frac_coords": [[0, 0, 0], [0.5, 0.5, 0.5]]}
+        record["species"] = [["H", "He", "Li", "Be", "B", "C"][z - 1] for z in (a, b)]
+        label = (a + b) if fold != poisoned_fold else 1e4 * (-1) ** n
+        record["properties"] = {"Z": label, "is_heavy": int(a + b > 7)}
+        record["meta"] = {"matbench": {"toy": [f"mb-toy-{n + 1}", fold]}}
+        record["split"] = ("train", "train", "val", "train", "test")[n % 5]
+        lines.append(json.dumps(record))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def crystals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("data") / "toy.jsonl")
+
+
+class StopsAfter(Watcher):
+    """Stops after so many epochs, over all folds."""
+
+    def __init__(self, epochs: int) -> None:
+        self.left = epochs
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        self.left -= 1
+
+    def should_stop(self) -> bool:
+        return self.left <= 0
+
+
+@pytest.fixture(scope="module")
+def whole(config: ConfigDict, crystals: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a task that was run without a stop."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run_task(config, TOY, crystals, folder, command="the command") is not None
+    return folder
+
+
+def read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "record.json").read_text())
+
+
+def test_the_record_has_what_the_leaderboard_asks_for(whole: Path) -> None:
+    record = read(whole)
+    assert record["crystals"] == {"official": 40, "present": 30, "missing": 10, "left_out": 0}
+    assert record["command"] == "the command"
+    assert record["config"]["train"]["epochs"] == 3
+    assert len(record["folds"]) == 3
+    of_folds = []
+    for k, fold in enumerate(record["folds"]):
+        assert fold["crystals"] == {"train": 16, "val": 4, "test": 10, "test_official": 14 if k == 0 else 13}
+        rows = [line.split(",") for line in (whole / f"fold_{k}" / "predictions.csv").read_text().splitlines()[1:]]
+        # The label is the sum of the numbers in the id, so each row shows that the right one was judged.
+        assert all(sum(map(int, row[0].split("-"))) == float(row[1]) for row in rows)
+        errors = [abs(float(row[2]) - float(row[1])) for row in rows]
+        assert fold["scores"]["mae"] == pytest.approx(np.mean(errors))
+        assert fold["scores"]["max_error"] == pytest.approx(max(errors))
+        of_folds.append(np.mean(errors))
+    assert record["scores"]["mae"]["mean"] == pytest.approx(np.mean(of_folds))
+    assert record["scores"]["mae"]["std"] == pytest.approx(np.std(of_folds))
+    judged = {line.split(",")[0] for k in range(3) for line in (whole / f"fold_{k}" / "predictions.csv").open()}
+    assert len(judged - {"id"}) == 30
+
+
+def test_labels_of_the_test_fold_change_no_bit_of_the_weights(config: ConfigDict, whole: Path, tmp_path: Path) -> None:
+    poisoned = write(tmp_path / "toy.jsonl", poisoned_fold=0)
+    assert run_task(config, TOY, poisoned, tmp_path / "b", watcher=StopsAfter(3)) is None
+    clean, other = (Predictor.restore(folder / "fold_0") for folder in (whole, tmp_path / "b"))
+    assert clean.scaler == other.scaler
+    for one, two in zip(jax.tree.leaves(clean.weights), jax.tree.leaves(other.weights), strict=True):
+        np.testing.assert_array_equal(one, two)
+    # The poison was there: the judge saw it.
+    scores = [json.loads((folder / "fold_0" / "fold.json").read_text())["scores"] for folder in (whole, tmp_path / "b")]
+    assert scores[1]["mae"] > 100 * scores[0]["mae"]
+
+
+def without_times(record: Mapping[str, Any]) -> dict[str, Any]:
+    volatile = {"date", "command", "inference", "inference_crystals_per_second"}
+    volatile |= {"seconds_to_train", "train_crystals_per_second"}
+    kept = {key: value for key, value in record.items() if key not in volatile}
+    return kept | ({"folds": [without_times(fold) for fold in record["folds"]]} if "folds" in record else {})
+
+
+def test_a_stopped_benchmark_goes_on_to_the_record_of_an_undisturbed_one(
+    config: ConfigDict, crystals: Path, whole: Path, tmp_path: Path
+) -> None:
+    # Stopped in the second fold, after its first epoch.
+    assert run_task(config, TOY, crystals, tmp_path, watcher=StopsAfter(4)) is None
+    assert (tmp_path / "fold_0" / "fold.json").exists() and not (tmp_path / "fold_1" / "fold.json").exists()
+    first = (tmp_path / "fold_0" / "fold.json").read_bytes()
+    assert run_task(config, TOY, crystals, tmp_path) is not None
+    assert (tmp_path / "fold_0" / "fold.json").read_bytes() == first
+    assert without_times(read(tmp_path)) == without_times(read(whole))
+
+
+def test_a_finished_task_is_not_even_loaded_again(config: ConfigDict, crystals: Path, whole: Path) -> None:
+    def load(*arguments: object) -> Any:
+        raise AssertionError("loaded")
+
+    before = read(whole)
+    assert run_task(config, TOY, crystals, whole, load=load) == before
+
+
+@pytest.mark.parametrize(
+    ("group", "field", "value", "message"),
+    [
+        ("optimizer", "l2", 0.1, r"fold_0 holds a run with another configuration:\n  optimizer\.l2: 0\.0 -> 0\.1"),
+        ("split", "val_ratio", 0.1, r"split\.val_ratio: 0\.2 -> 0\.1"),
+    ],
+)
+def test_another_configuration_is_refused(
+    config: ConfigDict, crystals: Path, whole: Path, group: str, field: str, value: object, message: str
+) -> None:
+    other = config.copy_and_resolve_references()
+    other[group][field] = value
+    with pytest.raises(ValueError, match=message):
+        run_task(other, TOY, crystals, whole)
+
+
+def test_other_data_are_refused(config: ConfigDict, whole: Path, tmp_path: Path) -> None:
+    for name in ("fold_0", "fold_1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "fold.json").write_bytes((whole / name / "fold.json").read_bytes())
+    with pytest.raises(ValueError, match="matbench_toy: the data changed since fold_0 was finished"):
+        run_task(config, TOY, write(tmp_path / "toy.jsonl", poisoned_fold=1), tmp_path)
+    # Nor is a fold whose checkpoints were removed taken for one of another configuration.
+    other = config.copy_and_resolve_references()
+    other.train.seed = 5
+    with pytest.raises(ValueError, match=r"fold_0 holds a fold of another configuration:\n  train\.seed: 0 -> 5"):
+        run_task(other, TOY, tmp_path / "toy.jsonl", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("init_from", "runs/demo", "may have seen the crystals of the test folds"),
+        ("train.patience", 3, r"config\.train\.patience must be 0; got 3"),
+    ],
+)
+def test_what_the_protocol_does_not_admit_is_refused(
+    config: ConfigDict, crystals: Path, tmp_path: Path, field: str, value: object, message: str
+) -> None:
+    other = config.copy_and_resolve_references()
+    other.split.val_ratio = 0.0
+    group, _, name = field.rpartition(".")
+    (other[group] if group else other)[name] = value
+    with pytest.raises(ValueError, match=message):
+        run_task(other, TOY, crystals, tmp_path)
+
+
+def test_classes_on_a_published_split_and_all_that_may_train_training(
+    config: ConfigDict, crystals: Path, tmp_path: Path
+) -> None:
+    task = Task("mp_2018_6_1", "heavy", "toy", "is_heavy", "", 30, "classification", n_test=6)
+    record = run_task(config, task, crystals, tmp_path)
+    assert record is not None
+    (fold,) = record["folds"]
+    assert fold["crystals"] == {"train": 18, "val": 6, "test": 6, "test_official": 6}
+    assert record["metric"] == "rocauc"
+    assert record["scores"]["rocauc"]["std"] is None
+    assert set(record["scores"]) == {"accuracy", "balanced_accuracy", "f1", "rocauc", "rocauc_of_labels"}
+    # By hand from the file: labels and the more probable class.
+    rows = [line.split(",") for line in (tmp_path / "fold_0" / "predictions.csv").read_text().splitlines()[1:]]
+    assert fold["scores"]["accuracy"] == np.mean([float(row[1]) == float(row[2]) for row in rows])
+
+
+def test_with_nothing_held_out_the_record_says_so(config: ConfigDict, crystals: Path, tmp_path: Path) -> None:
+    other = config.copy_and_resolve_references()
+    other.split.val_ratio = 0.0
+    assert run_task(other, TOY, crystals, tmp_path, watcher=StopsAfter(3)) is None
+    fold = json.loads((tmp_path / "fold_0" / "fold.json").read_text())
+    assert fold["crystals"] == {"train": 20, "val": 0, "test": 10, "test_official": 14}
+    assert fold["weights_chosen_by"] == "a tenth of the training crystals"

@@ -1,0 +1,126 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgcnn_jax.benchmark.table import markdown, published
+from cgcnn_jax.benchmark.tasks import SUITES
+
+
+def record(suite: str, task: str, scores: dict[str, tuple[float, float | None]], present: int) -> dict[str, Any]:
+    of = SUITES[suite][task]
+    return {
+        "suite": suite,
+        "task": task,
+        "metric": of.metric,
+        "scores": {name: {"mean": mean, "std": std, "max": 2 * mean} for name, (mean, std) in scores.items()},
+        "crystals": {"official": of.n_official, "present": present, "missing": of.n_official - present, "left_out": 1},
+        "folds": [
+            {"crystals": {"test": present // of.num_folds, "test_official": of.n_official_test(fold)}}
+            for fold in range(of.num_folds)
+        ],
+        "parameters": 96641,
+        "seconds_to_train": 90.0,
+        "train_crystals_per_second": 4000.0,
+        "inference_crystals_per_second": None,
+        "hardware": {"devices": ["cpu", "cpu"], "processor": "AMD EPYC", "cores": 2},
+        "date": "2026-11-20T12:00:00+00:00",
+        "commit": "abc",
+        "command": "python -m experiments.benchmark --suite=matbench",
+    }
+
+
+def write(folder: Path, *records: dict[str, Any]) -> None:
+    for one in records:
+        (folder / one["task"]).mkdir(parents=True)
+        (folder / one["task"] / "record.json").write_text(json.dumps(one))
+
+
+@pytest.fixture
+def leaderboards(tmp_path: Path) -> Path:
+    """Tables as published, three models each."""
+    folder = tmp_path / "leaderboards"
+    folder.mkdir()
+    (folder / "matbench_v0.1_docs.csv").write_text(
+        "task,algorithm,mean,std,source\n"
+        "dielectric,MODNet (v0.1.12),0.2711,0.0714,x\n"
+        "dielectric,CGCNN v2019,0.5988,0.0833,x\n"
+        "mp_is_metal,CGCNN v2019,0.9520,0.0074,x\n"
+        "mp_is_metal,Dummy,0.5012,0.0043,x\n"
+        "phonons,Dummy,323.9822,17.7269,x\n"
+    )
+    (folder / "matbench_v0.1_computed.csv").write_text(
+        "task,metric,submission,n_all,mean,std_over_folds,mean_rmse,n_subset,mean_on_subset,source\n"
+        "dielectric,mae,cgcnnv2019,4764,0.598794,0.0832877,1.89762,4434,0.610331,x\n"
+        "phonons,mae,dummy,1265,323.982,17.7269,492.153,1265,323.982,x\n"
+    )
+    (folder / "published_mp2018_jarvis.csv").write_text(
+        "dataset,property,model,mae,unit,source\n"
+        "MP-2018.6.1,band_gap,CGCNN,0.292,eV,a paper\n"
+        "MP-2018.6.1,formation_energy,CGCNN,0.031,eV/atom,a paper\n"
+        "MP-2018.6.1 (as first published),band_gap,CGCNN,0.388,eV,a paper\n"
+    )
+    (folder / "jarvis_leaderboard.csv").write_text(
+        "benchmark,submission,mae,dataset_size,date\nmegnet_gappbe,alignn_model,0.218,69239,01-14-2023\n"
+    )
+    return folder
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of the table's lines below its head."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_ours_stands_in_its_place_and_says_what_is_missing(tmp_path: Path, leaderboards: Path) -> None:
+    scores: dict[str, tuple[float, float | None]] = {"mae": (0.32, 0.05), "rmse": (1.9, 0.3), "max_error": (30.0, 9.0)}
+    write(tmp_path / "b", record("matbench", "matbench_dielectric", scores, 4434))
+    text = markdown(tmp_path / "b", leaderboards)
+    assert rows(text) == [
+        ["MODNet (v0.1.12)", "0.2711", "0.0714", "", "", "", "Matbench leaderboard"],
+        ["**cgcnn_jax**", "0.32", "0.05", "1.9", "60", "0.32", "this folder"],
+        # One line from both tables: the printed name, and what the published predictions add.
+        ["CGCNN v2019", "0.5988", "0.0833", "1.898", "", "0.6103", "Matbench leaderboard"],
+    ]
+    assert "4434 of 4764 crystals" in text
+    assert "**330 are missing**" in text and "on all 953/953/953/953/952" in text
+    assert "1.5 min of training, 4,000 crystals/s in training and ? in prediction, on cpu (AMD EPYC, 2 cores)" in text
+
+
+def test_classes_rank_from_above_and_labels_stand_beside_probabilities(tmp_path: Path, leaderboards: Path) -> None:
+    scores: dict[str, tuple[float, float | None]] = {"rocauc": (0.96, 0.01), "rocauc_of_labels": (0.91, 0.02)}
+    write(tmp_path / "b", record("matbench", "matbench_mp_is_metal", scores, 106113))
+    text = markdown(tmp_path / "b", leaderboards)
+    names = [row[0] for row in rows(text)]
+    assert names == ["**cgcnn_jax**", "CGCNN v2019", "**cgcnn_jax, of predicted labels**", "Dummy"]
+    assert "missing" not in text
+
+
+def test_a_published_split_has_one_figure_and_no_spread(tmp_path: Path, leaderboards: Path) -> None:
+    scores: dict[str, tuple[float, float | None]] = {"mae": (0.25, None), "rmse": (0.5, None), "max_error": (4.0, None)}
+    write(tmp_path / "b", record("mp_2018_6_1", "band_gap", scores, 64212))
+    text = markdown(tmp_path / "b", leaderboards)
+    assert "| model | MAE | RMSE | max error | on the crystals at hand | source |" in text
+    assert [row[:2] for row in rows(text)] == [["alignn_model", "0.218"], ["**cgcnn_jax**", "0.25"], ["CGCNN", "0.292"]]
+
+
+def test_without_published_tables_ours_stands_alone(tmp_path: Path) -> None:
+    scores: dict[str, tuple[float, float | None]] = {"mae": (50.0, 9.0), "rmse": (99.0, 9.0), "max_error": (500.0, 9.0)}
+    write(tmp_path / "b", record("matbench", "matbench_phonons", scores, 1265))
+    for folder in (None, tmp_path / "absent"):
+        assert [row[0] for row in rows(markdown(tmp_path / "b", folder))] == ["**cgcnn_jax**"]
+
+
+def test_a_folder_without_records_says_when_it_has_some(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="a task has one when all of its folds are finished"):
+        markdown(tmp_path, None)
+
+
+def test_every_printed_submission_with_published_predictions_is_found_once(shared_data: Path) -> None:
+    for task in SUITES["matbench"].values():
+        found = list(published(task, shared_data / "leaderboards"))
+        alone = [row.model for row in found if row.source == "its published predictions"]
+        # The README of the tables: both agree, but for submissions printed from thresholded predictions.
+        assert alone == (["coNGN"] if task.name == "matbench_mp_is_metal" else [])
+        assert any(row.model == "CGCNN v2019" and row.on_subset is not None for row in found)
