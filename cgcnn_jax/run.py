@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -178,14 +178,13 @@ def run(
             )
     if fitted.values is None:
         return RunResult(workdir, False)
-    return _judge(workdir, crystals, split, ids, scaler, fitted, variables, seconds, watcher, command, began)
+    return _judge(workdir, crystals, split, scaler, fitted, variables, seconds, watcher, command, began)
 
 
 def _judge(
     workdir: Workdir,
     crystals: Dataset,
     split: Split,
-    ids: Mapping[str, Sequence[str]],
     scaler: TargetScaler,
     fitted: Fit,
     variables: Variables,
@@ -203,7 +202,8 @@ def _judge(
     judged = "test" if len(split["test"]) else "val"
     targets, values = crystals.targets[split[judged]], fitted.values[split[judged]]
     bounds = evaluation.measure_intervals(scaler, targets, values)
-    workdir.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids[judged], targets, values))
+    ids = [crystals.ids[i] for i in split[judged]]
+    workdir.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values))
     records = workdir.records()
     seconds = seconds | fitted.seconds | {"evaluation": time.monotonic() - judge_began}
     total = time.monotonic() - began

@@ -66,9 +66,6 @@ def main() -> None:
             sys.exit(cli.STOPPED)
         say(f"\n{_headline(record)}\n")
         _write_table(folder, published)
-        if watcher.should_stop() and task is not tasks[-1]:
-            say(f"stopped; the same command goes on:\n  {command}")
-            sys.exit(cli.STOPPED)
 
 
 def _own_config(name: str) -> ConfigDict:

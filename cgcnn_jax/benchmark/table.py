@@ -32,7 +32,8 @@ class Row:
       std: Over the folds; None where there is one or it is not known.
       rmse: Mean over the folds.
       max_error: Largest over the folds.
-      on_subset: The metric over the crystals at hand alone, where that is known.
+      on_subset: The metric over n_subset crystals alone, those whose structures are at hand, where that is known.
+      n_subset: Their number.
       source: Where the figures come from.
       is_ours: Whether they are from a record.
     """
@@ -43,6 +44,7 @@ class Row:
     rmse: float | None = None
     max_error: float | None = None
     on_subset: float | None = None
+    n_subset: int | None = None
     source: str = ""
     is_ours: bool = False
 
@@ -94,6 +96,7 @@ def _matbench(name: str, folder: Path) -> Iterator[Row]:
             row["std"],
             same.get("mean_rmse"),
             on_subset=same.get("mean_on_subset"),
+            n_subset=same.get("n_subset"),
             source="Matbench leaderboard",
         )
     for row in computed:
@@ -103,6 +106,7 @@ def _matbench(name: str, folder: Path) -> Iterator[Row]:
             row["std_over_folds"],
             row["mean_rmse"],
             on_subset=row["mean_on_subset"],
+            n_subset=row["n_subset"],
             source="its published predictions",
         )
 
@@ -114,20 +118,19 @@ def _is_same(printed: Mapping[str, Any], computed: Mapping[str, Any]) -> bool:
 
 
 def _section(task: Task, record: Mapping[str, Any], others: Sequence[Row]) -> list[str]:
-    crystals, unit = record["crystals"], f", {task.unit}" if task.unit else ""
+    unit = f", {task.unit}" if task.unit else ""
     rows = sorted([*_ours(record), *others], key=lambda row: _rank(task, row))
     is_classes = task.kind == "classification"
+    n_subset = next((row.n_subset for row in rows if row.n_subset and row.n_subset < task.n_official), None)
     columns = {
         "model": [f"**{row.model}**" if row.is_ours else row.model for row in rows],
         f"{'mean ' * (task.num_folds > 1)}{'ROC-AUC' if is_classes else 'MAE'}": [_number(row.mean) for row in rows],
         "std": [_number(row.std) for row in rows],
         f"{'mean ' * (task.num_folds > 1)}RMSE": [_number(row.rmse) for row in rows],
         "max error": [_number(row.max_error) for row in rows],
-        "on the crystals at hand": [_number(row.on_subset) for row in rows],
+        f"on {n_subset} crystals": [_number(row.on_subset) if n_subset else "" for row in rows],
         "source": [row.source for row in rows],
     }
-    if not crystals["missing"]:
-        del columns["on the crystals at hand"]
     # A column without a figure says nothing.
     columns = {name: cells for name, cells in columns.items() if any(cells)}
     table = [list(columns), ["---"] * len(columns), *map(list, zip(*columns.values(), strict=True))]
@@ -151,8 +154,8 @@ def _crystals(task: Task, record: Mapping[str, Any]) -> str:
     text = f"{crystals['present']} of {crystals['official']} crystals; judged on {sizes}"
     if crystals["missing"]:
         text += (
-            f". **{crystals['missing']} are missing** (structures not at hand; {crystals['left_out']} of them left out as "
-            "unusable), so the comparison is not one to one: published errors are those on all"
+            f". **{crystals['missing']} are missing** ({crystals['left_out']} could not be used, the others are not in "
+            "the data), so the comparison is not one to one: published errors are those on all"
         )
         official = [fold["test_official"] for fold in folds]
         if None not in official:
@@ -170,10 +173,8 @@ def _ours(record: Mapping[str, Any]) -> Iterator[Row]:
             scores[metric]["std"],
             scores["rmse"]["mean"] if "rmse" in scores else None,
             scores["max_error"]["max"] if "max_error" in scores else None,
-            # All of ours is on the crystals at hand.
-            scores[metric]["mean"],
-            "this folder",
-            True,
+            source="this folder",
+            is_ours=True,
         )
 
     yield row("cgcnn_jax", record["metric"])

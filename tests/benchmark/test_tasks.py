@@ -89,7 +89,6 @@ def test_jarvis_has_a_split_for_each_property(shared_data: Path) -> None:
     assert of_gap["JVASP-5"] == "train"  # whose formation energy is in the test split
 
 
-@pytest.mark.slow
 def test_mp_2018_6_1_has_the_published_split(shared_data: Path) -> None:
     (task,) = find_tasks("mp_2018_6_1", "band_gap")
     # The README of the data.

@@ -1,0 +1,100 @@
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cgcnn_jax.data import elements
+from cgcnn_jax.data.sources import read_demo
+from tests.experiments.runs import ROOT, TINY, Run
+
+PHONONS = ("--suite=matbench", "--tasks=matbench_phonons", "--config=configs/formation_energy.py")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 crystals under the marks of a Matbench task, the label being the volume per atom, and a published error."""
+    folder = tmp_path_factory.mktemp("data")
+    lines = []
+    for n, crystal in enumerate(itertools.islice(read_demo(), 60)):
+        structure = crystal.to_structure()
+        record = {
+            "id": f"x{n}",
+            "lattice": crystal.lattice.tolist(),
+            "species": [elements.symbol(int(z)) for z in crystal.species],
+            "frac_coords": crystal.frac_coords.tolist(),
+            "properties": {"last_phdos_peak_cm-1": structure.volume / len(structure)},
+            "meta": {"matbench": {"phonons": [f"mb-phonons-{n + 1:04d}", n % 5]}},
+        }
+        lines.append(json.dumps(record))
+    (folder / "matbench_phonons").mkdir()
+    (folder / "matbench_phonons" / "x.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "leaderboards").mkdir()
+    (folder / "leaderboards" / "matbench_v0.1_docs.csv").write_text(
+        "task,algorithm,mean,std,source\nphonons,CGCNN v2019,57.7635,12.3109,x\n"
+    )
+    return folder
+
+
+def test_five_folds_a_record_and_a_table(run: Run, data: Path, tmp_path: Path) -> None:
+    flags = (
+        *PHONONS,
+        f"--data={data}",
+        f"--workdir={tmp_path}",
+        *TINY,
+        "--config.train.epochs=2",
+        "--config.model.num_convs=1",
+    )
+    done = run("benchmark", *flags)
+    record = json.loads((tmp_path / "matbench_phonons" / "record.json").read_text())
+    assert [fold["epochs"] for fold in record["folds"]] == [2] * 5
+    assert record["crystals"] == {"official": 1265, "present": 60, "missing": 1205, "left_out": 0}
+    assert record["command"].startswith("python -m experiments.benchmark --suite=matbench --tasks=matbench_phonons")
+    assert f"matbench_phonons: MAE {record['scores']['mae']['mean']:.4g} ± " in done.stdout
+    table = (tmp_path / "table.md").read_text()
+    assert "| **cgcnn_jax** |" in table and "| CGCNN v2019 | 57.76 | 12.31 |" in table
+    assert "60 of 1265 crystals" in table
+    # The same command again does nothing but write the table, and so does --table without the crystals.
+    for again in (flags, ("--table", f"--workdir={tmp_path}", f"--leaderboards={data / 'leaderboards'}")):
+        (tmp_path / "table.md").unlink()
+        assert "fold 1 of 5" not in run("benchmark", *again).stdout
+        assert (tmp_path / "table.md").read_text() == table
+
+
+def test_a_signal_ends_in_the_status_that_says_go_on(data: Path, tmp_path: Path) -> None:
+    flags = (*PHONONS, f"--data={data}", f"--workdir={tmp_path}", *TINY, "--config.train.epochs=100000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.benchmark", *flags, "--config.data.cache="],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    records = tmp_path / "matbench_phonons" / "fold_0" / "metrics.jsonl"
+    for _ in range(1200):
+        if records.exists() and records.read_text():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err.decode()
+    assert b"the same command goes on" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--tasks=matbench_phonons",), "--suite and --data say what to run and where the crystals lie"),
+        (("--suite=matbench", "--tasks=phonon", "--data=."), "matbench has no task 'phonon'"),
+        (("--suite=matbench", "--tasks=matbench_phonons", "--data=."), "matbench_phonons has its crystals there"),
+        (("--suite=matbench", "--data=.", "--config=configs/phonons.py"), "no such file; from the project's folder"),
+        (("--table",), "a task has one when all of its folds are finished"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(run: Run, arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = run("benchmark", *arguments, f"--workdir={tmp_path}", status=1)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
