@@ -51,7 +51,7 @@ def classification_scores(label: np.ndarray, probability: np.ndarray) -> dict[st
       probability: Of class 1, [n]; more than 0.5 is class 1.
     """
     found = metrics.classification_metrics(label, np.column_stack([1 - probability, probability]))
-    hard = (probability > 0.5).astype(float)
+    hard = np.where(np.isnan(probability), np.nan, probability > 0.5)
     of_labels = metrics.classification_metrics(label, np.column_stack([1 - hard, hard]))
     return {
         "accuracy": found["accuracy"],
@@ -97,13 +97,15 @@ def fold_record(task: Task, fold: int, place: Workdir, crystals: Dataset, split:
 def task_record(task: Task, folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The record of a task from those of its folds.
 
-    Every score has mean, max, min and std over the folds; std is sqrt(mean of (score - mean)^2), as on the Matbench
-    leaderboard, and absent where there is one fold.
+      Every score has mean, max, min and std over the folds; std is sqrt(mean of (score - mean)^2), as on the Matbench
+      leaderboard, and absent where there is one fold. Hardware, versions and commit are those of the last fold; where folds
+    differ in one of them, each has its own as well.
     """
     last = folds[-1]
     # What is the same in every fold stands once.
     config = dict(last["config"], split={key: value for key, value in last["config"]["split"].items() if key != "fold"})
-    once = ("hardware", "versions", "commit", "config", "present", "left_out", "parameters", "data_digest")
+    once = ("hardware", "versions", "commit", "present", "left_out", "parameters", "data_digest")
+    shared = {key for key in once if all(fold[key] == last[key] for fold in folds)} | {"config"}
     return {
         "suite": task.suite,
         "task": task.name,
@@ -121,7 +123,7 @@ def task_record(task: Task, folds: Sequence[Mapping[str, Any]]) -> dict[str, Any
         "seconds_to_train": sum(fold["seconds_to_train"] for fold in folds),
         "train_crystals_per_second": _mean([fold["train_crystals_per_second"] for fold in folds]),
         "inference_crystals_per_second": _mean([fold["inference"]["crystals_per_second"] for fold in folds]),
-        "folds": [{key: value for key, value in fold.items() if key not in once} for fold in folds],
+        "folds": [{key: value for key, value in fold.items() if key not in shared} for fold in folds],
         **{key: last[key] for key in ("hardware", "versions", "commit", "command", "date", "data_digest")},
         "config": config,
     }

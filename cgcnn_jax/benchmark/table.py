@@ -10,7 +10,7 @@ Published errors are read from a folder with any of these tables:
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,9 +140,8 @@ def _section(task: Task, record: Mapping[str, Any], others: Sequence[Row]) -> li
         "\n".join(f"| {' | '.join(cells)} |" for cells in table),
         f"{record['parameters']:,} parameters, {record['seconds_to_train'] / 60:.1f} min of training, "
         f"{_rate(record['train_crystals_per_second'])} crystals/s in training and "
-        f"{_rate(record['inference_crystals_per_second'])} in prediction, on "
-        f"{', '.join(sorted(set(record['hardware']['devices'])))} ({record['hardware']['processor']}, "
-        f"{record['hardware']['cores']} cores), {record['date'][:10]}, commit {record['commit']}.\n`{record['command']}`",
+        f"{_rate(record['inference_crystals_per_second'])} in prediction, on {_of_folds(record, 'hardware', _machine)}, "
+        f"{record['date'][:10]}, commit {_of_folds(record, 'commit', str)}.\n`{record['command']}`",
     ]
 
 
@@ -161,6 +160,16 @@ def _crystals(task: Task, record: Mapping[str, Any]) -> str:
         if None not in official:
             text += f" {'/'.join(map(str, official))}"
     return text + "."
+
+
+def _of_folds(record: Mapping[str, Any], key: str, name: Callable[[Any], str]) -> str:
+    """What the folds have in common, or each of the differing ones."""
+    return " and ".join(dict.fromkeys(name(fold.get(key, record[key])) for fold in record["folds"]))
+
+
+def _machine(hardware: Mapping[str, Any]) -> str:
+    kinds = ", ".join(sorted(set(hardware["devices"])))
+    return f"{kinds} ({hardware['processor']}, {hardware['cores']} cores)"
 
 
 def _ours(record: Mapping[str, Any]) -> Iterator[Row]:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
@@ -11,7 +12,8 @@ from ml_collections import ConfigDict
 
 from cgcnn_jax import Predictor
 from cgcnn_jax.benchmark.protocol import run_task
-from cgcnn_jax.benchmark.tasks import Task
+from cgcnn_jax.benchmark.table import markdown
+from cgcnn_jax.benchmark.tasks import SUITES, Task
 from cgcnn_jax.run import Watcher
 from configs import base
 
@@ -133,6 +135,21 @@ def test_a_finished_task_is_not_even_loaded_again(config: ConfigDict, crystals: 
 
     before = read(whole)
     assert run_task(config, TOY, crystals, whole, load=load) == before
+
+
+def test_folds_of_two_commits_say_so(config: ConfigDict, crystals: Path, whole: Path, tmp_path: Path) -> None:
+    task = SUITES["matbench"]["matbench_phonons"]
+    shutil.copytree(whole, tmp_path / task.name)
+    file = tmp_path / task.name / "fold_1" / "fold.json"
+    fold = json.loads(file.read_text())
+    commit = fold["commit"]
+    file.write_text(json.dumps(fold | {"commit": "another"}))
+    record = run_task(config, TOY, crystals, tmp_path / task.name)
+    assert record is not None
+    assert [fold["commit"] for fold in record["folds"]] == [commit, "another", commit]
+    assert all("hardware" not in fold for fold in record["folds"])
+    (tmp_path / task.name / "record.json").write_text(json.dumps(record | {"task": task.name}))
+    assert f"commit {commit} and another." in markdown(tmp_path, None)
 
 
 @pytest.mark.parametrize(

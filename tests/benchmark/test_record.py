@@ -36,3 +36,9 @@ def test_the_spread_over_folds_is_that_of_the_leaderboard() -> None:
 def test_one_split_has_no_spread_and_a_fold_without_number_no_mean() -> None:
     assert over_folds([2.0]) == {"mean": 2.0, "max": 2.0, "min": 2.0, "std": None}
     assert set(over_folds([2.0, None]).values()) == {None}
+
+
+def test_a_prediction_that_is_no_number_leaves_no_score() -> None:
+    scores = classification_scores(np.array([1.0, 0, 0]), np.array([0.9, np.nan, 0.1]))
+    assert all(math.isnan(score) for score in scores.values())
+    assert math.isnan(regression_scores(np.array([1.0, 2.0]), np.array([1.0, np.nan]))["max_error"])
