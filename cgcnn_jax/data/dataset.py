@@ -54,7 +54,7 @@ class Dataset:
         content = hashlib.sha256("\n".join(self.ids).encode())
         content.update(repr(self.source_split).encode())
         for array in (self.targets, atom_table, *self.graphs):
-            content.update(np.ascontiguousarray(array).view(np.uint8))
+            content.update(np.ascontiguousarray(array).data)
         return content.hexdigest()
 
     def formulas(self) -> list[str]:
