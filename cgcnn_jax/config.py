@@ -21,6 +21,7 @@ from cgcnn_jax.nn.model import CGCNN
 from cgcnn_jax.nn.ops import PRECISIONS
 from cgcnn_jax.nn.pool import POOLS
 from cgcnn_jax.scaling import TargetScaler
+from cgcnn_jax.train.feed import FEEDS
 from cgcnn_jax.train.loop import TrainSettings
 from cgcnn_jax.train.optimizer import OPTIMIZERS, SCHEDULES, OptimizerSettings
 
@@ -37,6 +38,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.pool": POOLS,
     "model.precision": PRECISIONS,
     "optimizer.name": OPTIMIZERS,
+    "train.feed": FEEDS,
     "optimizer.schedule": SCHEDULES,
 }
 _POSITIVE = (
@@ -293,9 +295,9 @@ def from_dict(values: Mapping[str, Any]) -> ConfigDict:
 
 
 # Fields that change no result: data that moved or changed are noticed by their content.
-WITHOUT_EFFECT = ("data.path", "data.cache", "data.workers", "data.wanted", "train.save_seconds")
+WITHOUT_EFFECT = ("data.path", "data.cache", "data.workers", "data.wanted", "train.save_seconds", "train.feed")
 # Fields that came later, with the value that does what was done before.
-_CAME_LATER = {"graph.share_last_shell": False, "model.precision": "default"}
+_CAME_LATER = {"graph.share_last_shell": False, "model.precision": "default", "train.feed": "auto"}
 
 
 def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:

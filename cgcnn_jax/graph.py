@@ -83,7 +83,19 @@ def concatenate(parts: list[CrystalGraphs]) -> CrystalGraphs:
     return CrystalGraphs(*(np.concatenate(arrays) for arrays in zip(*shifted, strict=True)))
 
 
-def select(graphs: CrystalGraphs, index: Array, budget: PadBudget) -> CrystalGraphs:
+class Offsets(NamedTuple):
+    """Where each crystal of a set begins, [n_graph] each."""
+
+    node: Array
+    edge: Array
+
+
+def offsets(graphs: CrystalGraphs) -> Offsets:
+    """Sums over the whole set: to be made once where many batches are selected from a large one."""
+    return Offsets(_starts(graphs.n_node), _starts(graphs.n_edge))
+
+
+def select(graphs: CrystalGraphs, index: Array, budget: PadBudget, starts: Offsets | None = None) -> CrystalGraphs:
     """Takes the crystals `index` out of a set and pads them to the budget.
 
     Padding nodes and edges belong to the last graph, which is never a crystal: padding edges are loops on the last
@@ -94,6 +106,7 @@ def select(graphs: CrystalGraphs, index: Array, budget: PadBudget) -> CrystalGra
       index: Which crystals, i32[budget.n_graph - 1] or shorter; -1 leaves a place empty.
       budget: The shape to pad to. Too small a budget raises on the host; inside jit it cannot, so plans are checked
         when they are made (`data.batching`).
+      starts: `offsets(graphs)`, if at hand.
 
     Returns:
       Graphs of exactly the budget's shape. Place p of `index` is graph p.
@@ -110,11 +123,12 @@ def select(graphs: CrystalGraphs, index: Array, budget: PadBudget) -> CrystalGra
     if xp is np:
         check_fits(int(n_node.sum()), int(n_edge.sum()), n_places, budget)
 
-    node, is_node, _ = _gather_index(graphs.n_node, n_node, crystal, budget.n_node)
-    edge, is_edge, edge_place = _gather_index(graphs.n_edge, n_edge, crystal, budget.n_edge)
+    starts = offsets(graphs) if starts is None else starts
+    node, is_node, _ = _gather_index(starts.node[crystal], n_node, budget.n_node)
+    edge, is_edge, edge_place = _gather_index(starts.edge[crystal], n_edge, budget.n_edge)
     # Senders move with their crystal: from the start of its nodes in the set to their start in the batch.
-    shift = _starts(n_node) - _starts(graphs.n_node)[crystal]
-    edge_shift = shift[edge_place]
+    shift = _starts(n_node) - starts.node[crystal]
+    edge_shift = shift[edge_place].astype(graphs.senders.dtype)
     last = budget.n_node - 1
 
     def fill(values: Array, is_real: Array, padding: float) -> Array:
@@ -214,8 +228,9 @@ def check_fits(n_node: int, n_edge: int, n_graph: int, budget: PadBudget) -> Non
 
 
 def _starts(counts: Array) -> Array:
-    """Index of the first element of each group, i32[n_group]."""
-    return counts.cumsum(dtype=counts.dtype) - counts
+    """Index of the first element of each group, [n_group]; 64 bits on the host, where sets may be large."""
+    xp = counts.__array_namespace__()
+    return counts.cumsum(dtype=np.int64 if xp is np else counts.dtype) - counts
 
 
 def _owner(counts: Array, length: int) -> Array:
@@ -226,13 +241,19 @@ def _owner(counts: Array, length: int) -> Array:
     return xp.minimum(group, len(counts) - 1).astype(np.int32)
 
 
-def _gather_index(source_counts: Array, counts: Array, crystal: Array, length: int) -> tuple[Array, Array, Array]:
-    """For each of `length` places: its element in the set, whether it is one, and its place in the batch."""
+def _gather_index(first: Array, counts: Array, length: int) -> tuple[Array, Array, Array]:
+    """For each of `length` places: its element in the set, whether it is one, and its place in the batch.
+
+    Args:
+      first: Each crystal's first element in the set, [n_place].
+      counts: Its number of elements, [n_place].
+      length: Of the padded array.
+    """
     xp = counts.__array_namespace__()
     position = xp.arange(length, dtype=np.int32)
     is_real = position < counts.sum()
     place = _owner(counts, length)
-    element = _starts(source_counts)[crystal][place] + position - _starts(counts)[place]
+    element = (first - _starts(counts))[place] + position
     return xp.where(is_real, element, 0), is_real, place
 
 

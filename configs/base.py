@@ -108,6 +108,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.train.patience = 0  # epochs without a better validation error before stopping; 0 is off
     config.train.average_decay = 0.0  # of the exponential average of the weights that predicts; 0 is off
     config.train.save_seconds = 60.0  # between checkpoints
+    config.train.feed = "auto"  # device: all crystals there at once; stream: batches sent; auto: what fits
     config.train.seed = 0
 
     if name == "paper":

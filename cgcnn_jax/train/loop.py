@@ -16,9 +16,10 @@ from cgcnn_jax.nn.model import CGCNN, Variables
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train import metrics
 from cgcnn_jax.train.checkpoint import Checkpoints
+from cgcnn_jax.train.feed import DeviceFeed, Feed, StreamFeed, fits_device
 from cgcnn_jax.train.optimizer import OptimizerSettings, build_optimizer, learning_rate_schedule
 from cgcnn_jax.train.state import Sums, TrainState, Weights, init_state
-from cgcnn_jax.train.step import compile_steps, to_device
+from cgcnn_jax.train.step import compile_steps
 
 Record = dict[str, Any]
 
@@ -39,6 +40,8 @@ class TrainSettings:
       average_decay: Of the exponential average of the weights that then predicts, (1 + t) / (10 + t) at step t until
         that is larger; 0 leaves averaging off.
       save_seconds: Time between checkpoints.
+      feed: "device" puts all crystals there at once, "stream" sends batches that the host pads a few steps ahead, "auto"
+        streams what is large against the device's memory. The steps are the same.
     """
 
     epochs: int
@@ -47,6 +50,7 @@ class TrainSettings:
     patience: int = 0
     average_decay: float = 0.0
     save_seconds: float = 60.0
+    feed: str = "auto"
 
     def steps_per_epoch(self, n_train: int) -> int:
         """Batches that n_train crystals make."""
@@ -123,9 +127,13 @@ def fit(
     train_budget = batching.training_budget(graphs, train, steps_per_epoch, settings.seed)
     eval_budget = batching.packing_budget(graphs, settings.batch_size)
     compiled = compile_steps(model, optimizer, scaler.task, train_budget, eval_budget, settings.average_decay)
-    data = to_device(graphs, targets, scaler)
     all_plan = batching.packed_plan(graphs, np.arange(len(graphs.n_node)), eval_budget)
     val_plan = batching.packed_plan(graphs, val, eval_budget)
+    feed: Feed
+    if settings.feed == "stream" or (settings.feed == "auto" and not fits_device(graphs)):
+        feed = StreamFeed(compiled, graphs, targets, scaler, train_budget, eval_budget)
+    else:
+        feed = DeviceFeed(compiled, graphs, targets, scaler, len(all_plan))
 
     state = init_state(variables, optimizer, targets.shape[1], averages=settings.average_decay > 0)
     if checkpoints is not None:
@@ -144,11 +152,8 @@ def fit(
         last_save = time.monotonic()
 
     def predict(weights: Weights, plan: np.ndarray) -> np.ndarray:
-        # One shape for the plans of any split, so that prediction compiles once.
-        rows = np.full_like(all_plan, -1)
-        rows[: len(plan)] = plan
         with clock("validating"):
-            return scaler.unscale(np.asarray(compiled.predict(weights, data, jnp.asarray(rows), len(plan))))
+            return scaler.unscale(feed.predict(weights, plan))
 
     def stopped(is_finished: bool) -> Fit:
         save()
@@ -165,13 +170,12 @@ def fit(
         began = time.monotonic()
         plan = batching.epoch_plan(graphs, train, train_budget, steps_per_epoch, (settings.seed, epoch))
         padding = batching.padding_share(graphs, plan, train_budget)
-        device_plan = jnp.asarray(plan)
         done = int(state.step) % steps_per_epoch
         while done < steps_per_epoch:
             stop = min(done + stretch, steps_per_epoch)
-            is_compiling = compiled.train._cache_size() == 0  # type: ignore[attr-defined]
+            is_compiling = not compiled.has_compiled_training()
             with clock("compiling" if is_compiling else "training") as lap:
-                state = compiled.train(state, data, device_plan, done, stop, settings.seed)
+                state = feed.train(state, plan, done, stop, settings.seed)
                 bad_step = int(state.sums.bad_step)
             if bad_step >= 0:
                 raise Diverged(

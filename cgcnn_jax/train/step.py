@@ -1,7 +1,7 @@
-"""The compiled functions: many training steps, predictions for a whole set, prediction for one batch."""
+"""The compiled functions: many training steps, predictions for many batches, prediction for one batch."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,36 +9,43 @@ import numpy as np
 import optax
 from jax import Array
 
-from cgcnn_jax.graph import Batch, CrystalGraphs, PadBudget, select
+from cgcnn_jax.graph import Batch, CrystalGraphs, Offsets, PadBudget, offsets, select
 from cgcnn_jax.nn.model import CGCNN
 from cgcnn_jax.scaling import TargetScaler, Task
 from cgcnn_jax.train.losses import loss_sums
 from cgcnn_jax.train.state import Sums, TrainState, Weights
 
 
-class DeviceData(NamedTuple):
-    """A whole data set on the device: graphs, and labels as in Batch. Small enough, since a graph is raw physics."""
+class LabelledSet(NamedTuple):
+    """A whole data set: graphs, and labels as in Batch. On the host or, small as raw physics is, on the device."""
 
     graphs: CrystalGraphs
-    targets: Array
-    target_mask: Array
+    starts: Offsets
+    targets: Any
+    target_mask: Any
 
 
-def to_device(graphs: CrystalGraphs, targets: np.ndarray, scaler: TargetScaler) -> DeviceData:
-    """Places graphs and scaled labels on the default device."""
+def on_host(graphs: CrystalGraphs, targets: np.ndarray, scaler: TargetScaler) -> LabelledSet:
+    """Graphs as they are, memory-mapped ones too, and scaled labels."""
     scaled, known = scaler.scale(targets)
-    return DeviceData(CrystalGraphs(*map(jnp.asarray, graphs)), jnp.asarray(scaled), jnp.asarray(known))
+    return LabelledSet(graphs, offsets(graphs), scaled, known)
 
 
-def take_batch(data: DeviceData, index: Array, budget: PadBudget) -> Batch:
-    """The crystals `index` (-1 for none) with their labels, padded to the budget."""
+def to_device(graphs: CrystalGraphs, targets: np.ndarray, scaler: TargetScaler) -> LabelledSet:
+    """Places graphs and scaled labels on the default device."""
+    return jax.tree.map(lambda array: jnp.asarray(array, _narrow(array.dtype)), on_host(graphs, targets, scaler))
+
+
+def take_batch(data: LabelledSet, index: Any, budget: PadBudget) -> Batch:
+    """The crystals `index` (-1 for none) with their labels, padded to the budget; numpy or jax."""
+    xp = index.__array_namespace__()
     n_empty = budget.n_graph - index.shape[0]
-    place = jnp.pad(index, (0, n_empty), constant_values=-1)
+    place = xp.concatenate([index, xp.full(n_empty, -1, index.dtype)])
     is_crystal = (place >= 0)[:, None]
-    crystal = jnp.maximum(place, 0)
+    crystal = xp.maximum(place, 0)
     return Batch(
-        select(data.graphs, index, budget),
-        jnp.where(is_crystal, data.targets[crystal], 0.0),
+        select(data.graphs, index, budget, data.starts),
+        xp.where(is_crystal, data.targets[crystal], xp.zeros((), data.targets.dtype)),
         is_crystal & data.target_mask[crystal],
     )
 
@@ -92,16 +99,24 @@ def train_step(
 
 
 class Compiled(NamedTuple):
-    """The compiled functions of a run.
+    """The compiled functions of a run; one compilation of each serves every stretch and epoch.
 
     Attributes:
-      train: (state, data, plan, start, stop, seed) -> state; takes rows start .. stop - 1 of the plan, one step each.
-        The state is donated. One compilation serves every stretch and epoch.
+      train: (state, data, plan, start, stop, seed) -> state; takes rows start .. stop - 1 of the plan from a set on the
+        device, one step each. The state is donated.
       predict: (weights, data, plan, n_row) -> outputs [n_graph in data, n_output], zero for crystals not planned.
+      train_batches: (state, batches, n_batch, seed) -> state; the same from batches stacked along a leading axis.
+      predict_batches: (weights, graphs, n_batch) -> outputs [stacked, n_graph of a batch, n_output].
     """
 
     train: Callable[..., TrainState]
-    predict: Callable[[Weights, DeviceData, Array, int], Array]
+    predict: Callable[[Weights, LabelledSet, Array, int], Array]
+    train_batches: Callable[..., TrainState]
+    predict_batches: Callable[[Weights, CrystalGraphs, int], Array]
+
+    def has_compiled_training(self) -> bool:
+        """Whether a step was compiled yet."""
+        return any(f._cache_size() for f in (self.train, self.train_batches))  # type: ignore[attr-defined]
 
 
 def compile_steps(
@@ -114,32 +129,47 @@ def compile_steps(
 ) -> Compiled:
     """Closes the step over a model and its shapes; compilation happens at the first call."""
 
-    def train(state: TrainState, data: DeviceData, plan: Array, start: Array, stop: Array, seed: Array) -> TrainState:
+    def step(state: TrainState, batch: Batch, seed: Array) -> TrainState:
+        return train_step(state, batch, seed, model=model, optimizer=optimizer, task=task, average_decay=average_decay)
+
+    def train(state: TrainState, data: LabelledSet, plan: Array, start: Array, stop: Array, seed: Array) -> TrainState:
         def body(row: Array, state: TrainState) -> TrainState:
-            return train_step(
-                state,
-                take_batch(data, plan[row], train_budget),
-                seed,
-                model=model,
-                optimizer=optimizer,
-                task=task,
-                average_decay=average_decay,
-            )
+            return step(state, take_batch(data, plan[row], train_budget), seed)
 
         return jax.lax.fori_loop(start, stop, body, state)
 
-    def predict(weights: Weights, data: DeviceData, plan: Array, n_row: Array) -> Array:
+    def train_batches(state: TrainState, batches: Batch, n_batch: Array, seed: Array) -> TrainState:
+        def body(row: Array, state: TrainState) -> TrainState:
+            return step(state, jax.tree.map(lambda stacked: stacked[row], batches), seed)
+
+        return jax.lax.fori_loop(0, n_batch, body, state)
+
+    def predict(weights: Weights, data: LabelledSet, plan: Array, n_row: Array) -> Array:
         n_graph = data.graphs.n_node.shape[0]
 
         def body(row: Array, outputs: Array) -> Array:
             index = plan[row]
-            values = predict_batch(model, weights, select(data.graphs, index, eval_budget))[: index.shape[0]]
+            graphs = select(data.graphs, index, eval_budget, data.starts)
+            values = predict_batch(model, weights, graphs)[: index.shape[0]]
             # An empty place writes past the end, which "drop" ignores.
             return outputs.at[jnp.where(index < 0, n_graph, index)].set(values, mode="drop")
 
         return jax.lax.fori_loop(0, n_row, body, jnp.zeros((n_graph, model.n_output)))
 
-    return Compiled(jax.jit(train, donate_argnums=0), jax.jit(predict))
+    def predict_batches(weights: Weights, graphs: CrystalGraphs, n_batch: Array) -> Array:
+        def body(row: Array, outputs: Array) -> Array:
+            values = predict_batch(model, weights, jax.tree.map(lambda stacked: stacked[row], graphs))
+            return outputs.at[row].set(values)
+
+        empty = jnp.zeros((graphs.n_node.shape[0], eval_budget.n_graph, model.n_output))
+        return jax.lax.fori_loop(0, n_batch, body, empty)
+
+    return Compiled(
+        jax.jit(train, donate_argnums=0),
+        jax.jit(predict),
+        jax.jit(train_batches, donate_argnums=0),
+        jax.jit(predict_batches),
+    )
 
 
 def predict_batch(model: CGCNN, weights: Weights, graphs: CrystalGraphs) -> Array:
@@ -147,3 +177,8 @@ def predict_batch(model: CGCNN, weights: Weights, graphs: CrystalGraphs) -> Arra
     outputs = model.apply(weights.variables(), graphs)
     assert isinstance(outputs, jax.Array)
     return outputs
+
+
+def _narrow(dtype: np.dtype) -> np.dtype:
+    """jax has 32 bits; what lies on a device is small enough for them."""
+    return np.dtype(np.int32) if dtype == np.int64 else dtype

@@ -1,0 +1,121 @@
+"""Feeds: how crystals get to the device, all at once or as a stream of batches."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cgcnn_jax.graph import CrystalGraphs, PadBudget, select
+from cgcnn_jax.scaling import TargetScaler
+from cgcnn_jax.train.state import TrainState, Weights
+from cgcnn_jax.train.step import Compiled, on_host, take_batch, to_device
+
+FEEDS: tuple[str, ...] = ("auto", "device", "stream")
+# Batches that go to the device together: enough to hide the way there, few enough to be small.
+_BLOCK = 8
+# Share of the device's memory that a data set may take.
+_SHARE = 0.25
+
+T = TypeVar("T")
+
+
+class Feed(Protocol):
+    """Carries out plans (data.batching) over one data set."""
+
+    def train(self, state: TrainState, plan: np.ndarray, start: int, stop: int, seed: int) -> TrainState:
+        """Takes a step for each of the rows start .. stop - 1; the state is donated."""
+        ...
+
+    def predict(self, weights: Weights, plan: np.ndarray) -> np.ndarray:
+        """Outputs [n_graph in the set, n_output], zero for crystals not planned."""
+        ...
+
+
+class DeviceFeed:
+    """The whole set lies on the device, and an epoch is one compiled loop over a plan: no host work between steps."""
+
+    def __init__(
+        self, compiled: Compiled, graphs: CrystalGraphs, targets: np.ndarray, scaler: TargetScaler, n_row: int
+    ) -> None:
+        """n_row: Rows of the longest plan to predict; one shape for all of them compiles once."""
+        self._compiled = compiled
+        self._data = to_device(graphs, targets, scaler)
+        self._n_row = n_row
+        self._plan: tuple[np.ndarray, jax.Array] | None = None
+
+    def train(self, state: TrainState, plan: np.ndarray, start: int, stop: int, seed: int) -> TrainState:
+        if self._plan is None or self._plan[0] is not plan:
+            self._plan = plan, jnp.asarray(plan)
+        return self._compiled.train(state, self._data, self._plan[1], start, stop, seed)
+
+    def predict(self, weights: Weights, plan: np.ndarray) -> np.ndarray:
+        rows = np.full((self._n_row, plan.shape[1]), -1, np.int32)
+        rows[: len(plan)] = plan
+        return np.asarray(self._compiled.predict(weights, self._data, jnp.asarray(rows), len(plan)))
+
+
+class StreamFeed:
+    """The set stays on the host, memory-mapped perhaps; a thread pads batches while the device works on earlier ones."""
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        graphs: CrystalGraphs,
+        targets: np.ndarray,
+        scaler: TargetScaler,
+        train_budget: PadBudget,
+        eval_budget: PadBudget,
+    ) -> None:
+        self._compiled = compiled
+        self._data = on_host(graphs, targets, scaler)
+        self._train_budget = train_budget
+        self._eval_budget = eval_budget
+        self._n_output = scaler.n_output
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="padding")
+
+    def train(self, state: TrainState, plan: np.ndarray, start: int, stop: int, seed: int) -> TrainState:
+        def batch(index: np.ndarray):  # type: ignore[no-untyped-def]
+            return take_batch(self._data, index, self._train_budget)
+
+        for rows, batches in self._blocks(plan[start:stop], batch):
+            state = self._compiled.train_batches(state, batches, len(rows), seed)
+        return state
+
+    def predict(self, weights: Weights, plan: np.ndarray) -> np.ndarray:
+        def batch(index: np.ndarray) -> CrystalGraphs:
+            return select(self._data.graphs, index, self._eval_budget, self._data.starts)
+
+        outputs = np.zeros((len(self._data.graphs.n_node), self._n_output), np.float32)
+        for rows, graphs in self._blocks(plan, batch):
+            found = np.asarray(self._compiled.predict_batches(weights, graphs, len(rows)))
+            for index, values in zip(rows, found[: len(rows)], strict=True):
+                outputs[index[index >= 0]] = values[: len(index)][index >= 0]
+        return outputs
+
+    def _blocks(self, plan: np.ndarray, batch: Callable[[np.ndarray], T]) -> Iterator[tuple[np.ndarray, T]]:
+        """Blocks of the plan's rows with their batches stacked, the next one prepared while one is in use."""
+
+        def stacked(rows: np.ndarray) -> T:
+            parts = [batch(index) for index in rows]
+            # Blocks of one shape compile once; a short one is filled up with what is not looked at.
+            parts += [parts[-1]] * (_BLOCK - len(rows))
+            return jax.device_put(jax.tree.map(lambda *arrays: np.stack(arrays), *parts))
+
+        blocks = [plan[first : first + _BLOCK] for first in range(0, len(plan), _BLOCK)]
+        ahead = self._thread.submit(stacked, blocks[0]) if blocks else None
+        for number, rows in enumerate(blocks):
+            assert ahead is not None
+            ready = ahead.result()
+            if number + 1 < len(blocks):
+                ahead = self._thread.submit(stacked, blocks[number + 1])
+            yield rows, ready
+
+
+def fits_device(graphs: CrystalGraphs) -> bool:
+    """Whether a set is small against the memory of the default device, as far as that is known."""
+    stats = jax.devices()[0].memory_stats() or {}
+    limit = stats.get("bytes_limit")
+    return limit is None or sum(array.nbytes for array in graphs) < _SHARE * limit
