@@ -26,9 +26,9 @@ from cgcnn_jax.train.loop import TrainSettings
 from cgcnn_jax.train.optimizer import OPTIMIZERS, SCHEDULES, OptimizerSettings
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "data.source": ("demo", "jsonl", "directory", "files"),
+    "data.source": tuple(sources.SOURCES),
     "data.on_error": ("error", "skip"),
-    "split.kind": ("ratio", "size", "source", "files", "k_fold"),
+    "split.kind": ("auto", "ratio", "size", "source", "files", "k_fold"),
     "graph.fidelity": ("", "published"),
     "graph.neighbors": ("shells", "nearest", "radius", "voronoi"),
     "atoms.properties": (2, 3, 9),  # type: ignore[dict-item]
@@ -55,6 +55,7 @@ _POSITIVE = (
 )
 _NOT_NEGATIVE = (
     "data.workers",
+    "data.fold",
     "graph.shell_tolerance",
     "graph.quotient_tolerance",
     "graph.bond_tolerance",
@@ -88,18 +89,24 @@ def validate(config: ConfigDict) -> None:
     for name in ("model.dropout", "train.average_decay", "split.val_ratio"):
         if not 0 <= _get(config, name) < 1:
             raise ValueError(f"config.{name} must be at least 0 and below 1; got {_get(config, name)}")
-    if not config.data.target:
+    source = sources.SOURCES[config.data.source]
+    if config.data.source == "matbench" and not config.data.task:
+        raise ValueError("config.data.task must name the Matbench task, as in --config.data.task=matbench_log_kvrh")
+    if not target_names(config):
         raise ValueError("config.data.target must name the property to learn, as in --config.data.target=band_gap")
-    if config.data.source != "demo" and not config.data.path:
+    if config.data.source != "demo" and not config.data.path and not source.fetched(_request(config)):
         raise ValueError(f"config.data.path must say where the {config.data.source} crystals lie")
+    kind = source.kind(config.data.task)
+    if kind and kind != config.model.task:
+        raise ValueError(f"config.model.task must be {kind} for {config.data.task}; got {config.model.task}")
     if config.data.source == "demo" and config.data.wanted:
         raise ValueError(
             f"this experiment has no embedded data. It wants {config.data.wanted}; "
             "docs/data.md tells where to get them. Start it with --config.data.source=jsonl --config.data.path=PATH (or source=directory for id_prop.csv and "
             "CIFs) and, if the property has another name there, --config.data.target=NAME"
         )
-    if config.split.by_composition and config.split.kind not in ("ratio", "k_fold"):
-        raise ValueError(f"config.split.by_composition needs split.kind ratio or k_fold; got {config.split.kind}")
+    if config.split.by_composition and split_kind(config) not in ("ratio", "k_fold"):
+        raise ValueError(f"config.split.by_composition needs split.kind ratio or k_fold; got {split_kind(config)}")
     if config.train.seed < 0 or config.split.seed < 0:
         raise ValueError(f"config.train.seed and split.seed must not be negative; got {config.train.seed}")
     if config.model.task == "classification" and len(target_names(config)) != 1:
@@ -127,31 +134,34 @@ def validate(config: ConfigDict) -> None:
 
 
 def target_names(config: ConfigDict) -> tuple[str, ...]:
-    """Properties to learn, as the source names them."""
-    return _listed(config.data.target)
+    """Properties to learn, as the source names them; those of the benchmark's task if none are given."""
+    return _listed(config.data.target) or _listed(sources.SOURCES[config.data.source].target(config.data.task))
 
 
 def units(config: ConfigDict) -> tuple[str, ...]:
-    """Units of the targets; empty strings where none is given."""
-    return _listed(config.data.unit) or ("",) * len(target_names(config))
+    """Units of the targets: as given, or as the source knows them; empty strings where neither does."""
+    known = sources.SOURCES[config.data.source].units
+    return _listed(config.data.unit) or tuple(known.get(name, "") for name in target_names(config))
 
 
-def build_entries(config: ConfigDict) -> sources.Source:
-    """The crystals of the configured source."""
-    return sources.Source(partial(_entries, config))
+def split_kind(config: ConfigDict) -> str:
+    """What `split.kind` means: auto is the official split of data that have one, a shuffle of others."""
+    if config.split.kind != "auto":
+        return config.split.kind
+    return "source" if sources.SOURCES[config.data.source].has_split(_request(config)) else "ratio"
 
 
-def _entries(config: ConfigDict) -> Iterator[Entry | Rejected]:
-    path = Path(config.data.path).expanduser()
-    match config.data.source:
-        case "demo":
-            yield from sources.read_demo()
-        case "jsonl":
-            yield from sources.read_jsonl(path)
-        case "directory":
-            yield from sources.read_directory(path, _listed(config.data.columns) or target_names(config))
-        case "files":
-            yield from sources.read_files([Path(name).expanduser() for name in _listed(config.data.path)])
+def build_entries(config: ConfigDict) -> sources.Entries:
+    """The crystals of the configured source, read anew whenever they are gone through.
+
+    Going through them raises FileNotFoundError for a set that has not been fetched.
+    """
+    return sources.Entries(partial(sources.read, config.data.source, _request(config)))
+
+
+def _request(config: ConfigDict) -> sources.Request:
+    data = config.data
+    return sources.Request(data.path, target_names(config), _listed(data.columns), data.task)
 
 
 def build_featurizer(config: ConfigDict, atom_table: np.ndarray) -> Featurizer:
@@ -216,19 +226,21 @@ def build_model(config: ConfigDict, table_shape: tuple[int, int], n_output: int)
 
 def build_split(config: ConfigDict, dataset: Dataset) -> Split:
     """Indices of train, val and test. Raises ValueError if the split cannot be made or train or val is empty."""
-    chosen = config.split
+    chosen, fold = config.split, config.data.fold
     groups = dataset.formulas() if chosen.by_composition else None
-    match chosen.kind:
+    match split_kind(config):
         case "ratio":
             split = splits.by_ratio(dataset.ids, chosen.ratios, chosen.seed, groups)
         case "size":
             split = splits.by_size(dataset.ids, chosen.sizes, chosen.seed)
+        case "source" if splits.are_folds(dataset.source_split):
+            split = splits.from_folds(dataset.ids, dataset.source_split, fold, chosen.val_ratio, chosen.seed)
         case "source":
             split = splits.from_source(dataset.source_split)
         case "files":
             split = splits.from_files(dataset.ids, dict(zip(splits.NAMES, chosen.files, strict=True)))
         case "k_fold":
-            split = splits.k_fold(dataset.ids, chosen.num_folds, chosen.fold, chosen.val_ratio, chosen.seed, groups)
+            split = splits.k_fold(dataset.ids, chosen.num_folds, fold, chosen.val_ratio, chosen.seed, groups)
     for name in ("train", "val"):
         if not len(split[name]):
             raise ValueError(f"config.split gives {name} no crystal of {len(dataset)}; training needs train and val")
@@ -278,7 +290,10 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
             return {key: plain(value[key]) for key in value}
         return list(value) if isinstance(value, tuple) else value
 
-    return plain(config)
+    values = plain(config)
+    # What was done, also for one who reads it later.
+    values["split"]["kind"] = split_kind(config)
+    return values
 
 
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:
@@ -297,12 +312,20 @@ def from_dict(values: Mapping[str, Any]) -> ConfigDict:
 # Fields that change no result: data that moved or changed are noticed by their content.
 WITHOUT_EFFECT = ("data.path", "data.cache", "data.workers", "data.wanted", "train.save_seconds", "train.feed")
 # Fields that came later, with the value that does what was done before.
-_CAME_LATER = {"graph.share_last_shell": False, "model.precision": "default", "train.feed": "auto"}
+_CAME_LATER = {
+    "graph.share_last_shell": False,
+    "data.task": "",
+    "data.fold": 0,
+    "model.precision": "default",
+    "train.feed": "auto",
+}
 
 
 def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     """A stored configuration with the fields that it is too old to have."""
     new = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    if "fold" in new["split"]:
+        new["data"]["fold"] = new["split"].pop("fold")
     for name, value in _CAME_LATER.items():
         group, field = name.split(".")
         new[group].setdefault(field, value)

@@ -29,10 +29,13 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.init_from = ""  # work directory whose weights training starts from (fine-tuning); the network must be alike
 
     config.data = ConfigDict()
-    config.data.source = "demo"  # demo, jsonl (docs/data.md), directory (id_prop.csv, ID.cif), files
-    config.data.path = ""  # file or folder of the source; files takes several, separated by commas
-    config.data.target = ""  # property to learn; several, separated by commas
-    config.data.unit = ""  # its unit, for tables and axes; several, separated by commas
+    # demo, jsonl, directory (id_prop.csv, ID.cif), files, matbench, jarvis, cdvae, ase: docs/data.md
+    config.data.source = "demo"
+    config.data.path = ""  # file or folder of the source (files: several, separated by commas); empty: the fetched set
+    config.data.task = ""  # benchmark, such as matbench_log_kvrh: chooses crystals and their split, names the target
+    config.data.fold = 0  # which fold is the test split, of a source's official folds or of split.kind=k_fold
+    config.data.target = ""  # property to learn; several, separated by commas; empty: the task's
+    config.data.unit = ""  # its unit, for tables and axes; several, separated by commas; empty: the source's, if known
     config.data.columns = ""  # names of the value columns of an id_prop.csv without header; target's if empty
     config.data.log10 = False  # learn the base-10 logarithm of the labels
     config.data.on_error = "error"  # error stops at bad crystals, skip leaves them out and lists them in rejected.csv
@@ -41,12 +44,13 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.data.wanted = ""  # what real data an experiment wants, shown when it is started without
 
     config.split = ConfigDict()
-    config.split.kind = "ratio"  # ratio, size, source (recorded with the crystals), files, k_fold
+    # ratio, size, source (recorded with the crystals), files, k_fold, or auto: source where the data have an official
+    # split (matbench, cdvae, jarvis with a task), ratio otherwise
+    config.split.kind = "auto"
     config.split.ratios = (0.6, 0.2, 0.2)  # train, val, test (paper: 60 %, 20 %, 20 %)
     config.split.sizes = (0, 0, 0)  # crystals in train, val, test, for kind=size
     config.split.files = ("", "", "")  # id files of train, val, test, for kind=files
     config.split.num_folds = 5  # for kind=k_fold
-    config.split.fold = 0  # which fold is the test split
     config.split.val_ratio = 0.1  # share of val in the other folds
     config.split.by_composition = False  # no composition in two splits (ratio and k_fold)
     config.split.seed = 0

@@ -62,7 +62,7 @@ class Crystal:
       species: Atomic numbers, i32[n_atom].
       frac_coords: Fractional coordinates, f64[n_atom, 3].
       targets: Property name -> value; NaN or absent where unknown.
-      split: "train", "val" or "test" where the source says so.
+      split: "train", "val" or "test", or the number of a fold, where the source says so.
     """
 
     id: str

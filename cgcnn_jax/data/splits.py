@@ -48,14 +48,11 @@ def k_fold(
       ValueError: If the fold does not exist or holds no crystal.
     """
     if not 0 <= fold < num_folds:
-        raise ValueError(f"split.fold must be 0 to {num_folds - 1}, got {fold}")
+        raise ValueError(f"data.fold must be 0 to {num_folds - 1}, got {fold}")
     part = _cut(groups or ids, np.full(num_folds, len(ids) / num_folds), seed)
-    rest = np.flatnonzero(part != fold)
-    if len(rest) == len(ids):
+    if not (part == fold).any():
         raise ValueError(f"split.num_folds={num_folds} is too many: fold {fold} holds none of {len(ids)} crystals")
-    rest_groups = [groups[i] for i in rest.tolist()] if groups else None
-    inner = by_ratio([ids[i] for i in rest.tolist()], (1 - val_ratio, val_ratio, 0.0), seed + 1, rest_groups)
-    return {"train": rest[inner["train"]], "val": rest[inner["val"]], "test": np.flatnonzero(part == fold)}
+    return _one_fold(ids, part == fold, val_ratio, seed, groups)
 
 
 def from_source(labels: Sequence[str | None]) -> Split:
@@ -64,6 +61,26 @@ def from_source(labels: Sequence[str | None]) -> Split:
     if not {"train", "val"} <= known <= set(NAMES):
         raise ValueError(f"split.kind=source needs crystals marked train, val and test; the source has {sorted(known)}")
     return {name: np.flatnonzero([label == name for label in labels]) for name in NAMES}
+
+
+def are_folds(labels: Sequence[str | None]) -> bool:
+    """Whether the source marks crystals by the numbers of folds."""
+    known = {label for label in labels if label is not None}
+    return bool(known) and all(label.isdecimal() for label in known)
+
+
+def from_folds(ids: Sequence[str], labels: Sequence[str | None], fold: int, val_ratio: float, seed: int) -> Split:
+    """The source's fold `fold` as test; val is a share of the other folds, drawn as in k_fold.
+
+    A crystal of no fold is in none of the splits. Raises ValueError if the source has no such fold.
+    """
+    known = {label for label in labels if label is not None}
+    if str(fold) not in known:
+        raise ValueError(f"data.fold must be one of the source's folds, {', '.join(sorted(known))}; got {fold}")
+    marked = np.flatnonzero([label is not None for label in labels])
+    is_test = np.array([labels[i] == str(fold) for i in marked.tolist()])
+    split = _one_fold([ids[i] for i in marked.tolist()], is_test, val_ratio, seed)
+    return {name: marked[index] for name, index in split.items()}
 
 
 def from_files(ids: Sequence[str], files: Mapping[str, str]) -> Split:
@@ -91,6 +108,16 @@ def from_files(ids: Sequence[str], files: Mapping[str, str]) -> Split:
             owner[id] = str(path)
         split[name] = np.sort(np.array([place[id] for id in listed], dtype=int))
     return split
+
+
+def _one_fold(
+    ids: Sequence[str], is_test: np.ndarray, val_ratio: float, seed: int, groups: Sequence[str] | None = None
+) -> Split:
+    """The split that tests on some crystals and draws val from the others."""
+    rest = np.flatnonzero(~is_test)
+    rest_groups = [groups[i] for i in rest.tolist()] if groups else None
+    inner = by_ratio([ids[i] for i in rest.tolist()], (1 - val_ratio, val_ratio, 0.0), seed + 1, rest_groups)
+    return {"train": rest[inner["train"]], "val": rest[inner["val"]], "test": np.flatnonzero(is_test)}
 
 
 def _cut(keys: Sequence[str], sizes: np.ndarray, seed: int) -> np.ndarray:

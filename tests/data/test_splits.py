@@ -114,7 +114,7 @@ def test_sizes_that_do_not_fit_are_refused(sizes):
 
 def test_folds_that_do_not_exist_or_are_empty_are_refused():
     for fold in (-1, 5):
-        with pytest.raises(ValueError, match=rf"split\.fold must be 0 to 4, got {fold}"):
+        with pytest.raises(ValueError, match=rf"data\.fold must be 0 to 4, got {fold}"):
             splits.k_fold(IDS, 5, fold, 0.1, 0)
     with pytest.raises(ValueError, match=r"split\.num_folds=9 is too many: fold 0 holds none of 4 crystals"):
         splits.k_fold(IDS[:4], 9, 0, 0.0, 0)

@@ -59,6 +59,8 @@ def test_every_field_has_a_comment_or_a_name_that_says_it_all() -> None:
     assert len(fields) > 50
     bare = [re.split(r" = ", line.strip())[0] for line in fields if "#" not in line]
     assert bare == [
+        "config.data.source",
+        "config.split.kind",
         "config.split.seed",
         "config.atoms.table",
         "config.bonds.num_bins",
@@ -72,7 +74,7 @@ def test_every_field_has_a_comment_or_a_name_that_says_it_all() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("data.source", "sql", r"config\.data\.source must be one of demo, jsonl, directory, files; got 'sql'"),
+        ("data.source", "sql", r"config\.data\.source must be one of demo, jsonl, directory, files, matbench, jarvis, cdvae, ase; got 'sql'"),
         ("data.target", "", r"config\.data\.target must name the property"),
         ("data.unit", "eV,eV", r"config\.data\.unit must name a unit for each target"),
         ("model.conv", "gate", r"config\.model\.conv must be one of sum, gated, gated_norm; got 'gate'"),

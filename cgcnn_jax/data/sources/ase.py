@@ -1,0 +1,86 @@
+"""ASE: databases (.db, .json) and what ase.io reads frame by frame (.traj, .extxyz, .xyz and more)."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+_DATABASES = (".db", ".json")
+
+
+def read_ase(path: str | Path) -> Iterator[Crystal | Rejected]:
+    """Structures with what is recorded of them: key_value_pairs or info, and a calculator's energy as `energy` (eV).
+
+    The id is the value of `id` among those, or the place: file:row of a database, file:frame (from 0) of other files.
+    A structure that is not periodic in all three directions is rejected.
+
+    Raises:
+      FileNotFoundError: If there is no such file.
+      ValueError: If ase is not installed, or cannot read the file.
+    """
+    try:
+        import ase  # noqa: F401
+    except ImportError as error:
+        raise ValueError("data.source=ase needs the package ase: pip install 'cgcnn-jax[ase]'") from error
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: {'a folder, not a file' if path.exists() else 'no such file'}")
+    number = 0
+    frames = _rows(path) if path.suffix in _DATABASES else _frames(path)
+    try:
+        for number, atoms, known in frames:
+            yield _crystal(f"{path.name}:{number}", atoms, known)
+    except (MemoryError, ImportError):
+        raise
+    except Exception as error:  # ase raises whatever its parsers run into
+        raise ValueError(f"{path}: ase cannot read it after {number} ({type(error).__name__}: {error})") from error
+
+
+def _rows(path: Path) -> Iterator[tuple[int, "Atoms", Mapping[str, Any]]]:
+    from ase.db import connect
+
+    with connect(path) as database:
+        for row in database.select():
+            energy = {"energy": row.energy} if "energy" in row else {}
+            yield row.id, row.toatoms(), energy | row.key_value_pairs
+
+
+def _frames(path: Path) -> Iterator[tuple[int, "Atoms", Mapping[str, Any]]]:
+    from ase.io import iread
+
+    for number, atoms in enumerate(iread(path, index=":")):
+        results = atoms.calc.results if atoms.calc is not None else {}
+        energy = {"energy": results["energy"]} if "energy" in results else {}
+        yield number, atoms, energy | atoms.info
+
+
+def _crystal(where: str, atoms: "Atoms", known: Mapping[str, Any]) -> Crystal | Rejected:
+    id = str(known.get("id", where))
+    if not atoms.pbc.all():
+        axes = [name for name, periodic in zip("abc", atoms.pbc, strict=True) if periodic]
+        reason = f"periodic along {' and '.join(axes)} only" if axes else "not periodic"
+        return Rejected(id, f"{id}: {reason}; a crystal repeats in all three directions (pbc)")
+    targets = {key: number for key, value in known.items() if (number := _number(value)) is not None}
+    try:
+        coords = atoms.get_scaled_positions(wrap=False)
+        return Crystal.from_arrays(id, atoms.cell.array, atoms.numbers.tolist(), coords, targets)
+    except (CrystalError, ArithmeticError, ValueError) as error:
+        return Rejected(id, str(error) if isinstance(error, CrystalError) else f"{id}: {error}")
+
+
+def _number(value: Any) -> float | None:
+    """The value of a number, truths included (0 and 1 are classes); None for texts and arrays."""
+    if isinstance(value, str) or np.ndim(value):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

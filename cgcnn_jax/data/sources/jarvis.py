@@ -1,0 +1,159 @@
+"""JARVIS-DFT: a JSON list of records, as jarvis-tools names them on figshare, and the leaderboard's splits.
+
+A record has jid, atoms {lattice_mat, coords, elements, cartesian} and properties; the text "na" is an unknown value.
+A benchmark of the leaderboard is {"train": {jid: value}, "val": {...}, "test": {...}}, zipped.
+
+K. Choudhary et al., npj Comput. Mater. 6, 173 (2020), doi:10.1038/s41524-020-00440-1, and 10, 93 (2024).
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected, as_number
+from cgcnn_jax.data.sources import jsonl
+from cgcnn_jax.data.sources.stream import open_json, stream_items
+from cgcnn_jax.data.splits import NAMES
+
+# As data/jarvis_dft3d and the documentation of jarvis-tools (docs/databases.md) give them.
+UNITS = {
+    "formation_energy_peratom": "eV/atom",
+    "optb88vdw_total_energy": "eV/atom",
+    "ehull": "eV/atom",
+    "optb88vdw_bandgap": "eV",
+    "mbj_bandgap": "eV",
+    "bulk_modulus_kv": "GPa",
+    "shear_modulus_gv": "GPa",
+    "magmom_oszicar": "µB/cell",
+    "slme": "%",
+    "exfoliation_energy": "meV/atom",
+    "Tc_supercon": "K",
+    "e_form": "eV/atom",
+    "gappbe": "eV",
+}
+_PREFIXES = ("dft_3d_", "megnet_")
+
+
+def read_jarvis(
+    path: str | Path, benchmark: str | Path | None = None, targets: Sequence[str] = ()
+) -> Iterator[Crystal | Rejected]:
+    """The crystals of a JARVIS file, with every property that is a number.
+
+    Args:
+      path: A .json, .json.zip or .json.gz list, or JSON lines (read_jsonl's), a file or a folder.
+      benchmark: A leaderboard's .json.zip: its crystals alone are taken, each with its split and, under the name of the
+        benchmark's property, its value.
+      targets: What is to be learned; for JSON lines whose splits differ from property to property
+        (meta.split_other[PROPERTY]).
+
+    Raises:
+      FileNotFoundError: If there is no such file.
+      ValueError: If one is damaged, or the benchmark has none of the crystals.
+    """
+    path = Path(path)
+    wanted = read_benchmark(benchmark) if benchmark else None
+    name = target_of(benchmark) if benchmark else ""
+    found = False
+    is_lines = path.is_dir() or path.name.endswith(jsonl.SUFFIXES)
+    for entry in _read_lines(path, targets) if is_lines else _read_list(path):
+        if wanted is None or isinstance(entry, Rejected):
+            # A record that cannot be read matters only if the benchmark has it.
+            if wanted is None or entry.id in wanted:
+                yield entry
+        elif entry.id in wanted:
+            found = True
+            split, value = wanted[entry.id]
+            yield Crystal(
+                entry.id, entry.lattice, entry.species, entry.frac_coords, {**entry.targets, name: value}, split
+            )
+    if wanted is not None and not found:
+        raise ValueError(f"{path}: holds none of the {len(wanted)} crystals of {benchmark}")
+
+
+def read_benchmark(path: str | Path) -> dict[str, tuple[str, float]]:
+    """Split and value of each crystal of a leaderboard's benchmark.
+
+    Some published benchmarks have a few crystals in two splits. Such a crystal belongs to test rather than val, and to
+    either rather than train, so that nothing that is judged was learned from.
+
+    Raises:
+      FileNotFoundError: If there is no such file.
+      ValueError: If it is damaged or of another form.
+    """
+    path = Path(path)
+    with open_json(path) as file:
+        try:
+            content = json.load(file)
+        except (ValueError, EOFError, OSError) as error:
+            raise ValueError(f"{path}: damaged ({error}); fetch or make it again") from error
+    if (
+        not isinstance(content, Mapping)
+        or not {"train", "test"} <= content.keys() <= set(NAMES)
+        or not all(isinstance(part, Mapping) for part in content.values())
+    ):
+        raise ValueError(f'{path}: a benchmark is {{"train": {{id: value}}, "val": ..., "test": ...}}; this is not')
+    found: dict[str, tuple[str, float]] = {}
+    for split in NAMES:
+        found |= {id: (split, as_number(value)) for id, value in content.get(split, {}).items()}
+    return found
+
+
+def target_of(benchmark: str | Path) -> str:
+    """The property that a benchmark is about: dft_3d_formation_energy_peratom.json.zip -> formation_energy_peratom."""
+    name = Path(benchmark).name.split(".json")[0]
+    return next((name.removeprefix(prefix) for prefix in _PREFIXES if name.startswith(prefix)), name)
+
+
+def _read_lines(path: Path, targets: Sequence[str]) -> Iterator[Crystal | Rejected]:
+    for where, record in jsonl.read_records(path):
+        if isinstance(record, Rejected):
+            yield record
+            continue
+        meta = record.get("meta")
+        other = meta.get("split_other") if isinstance(meta, Mapping) else None
+        splits = {other[target] for target in targets if target in other} if isinstance(other, Mapping) else set()
+        if len(splits) > 1:
+            yield Rejected(str(record.get("id", where)), f"{where}: {', '.join(targets)} have different splits")
+        else:
+            yield jsonl.crystal_of({**record, "split": splits.pop()} if splits else record, where)
+
+
+def _read_list(path: Path) -> Iterator[Crystal | Rejected]:
+    number = 0
+    for number, record in enumerate(stream_items(path, "item"), start=1):
+        where = f"{path.name}:{number}"
+        try:
+            yield _crystal(record, where)
+        except CrystalError as error:
+            yield Rejected(_id_of(record, where), str(error))
+    if not number:
+        raise ValueError(f"{path}: a JARVIS file is a JSON list of records; this holds none")
+
+
+def _crystal(record: Any, where: str) -> Crystal:
+    if not isinstance(record, Mapping) or "atoms" not in record:
+        raise CrystalError(f"{where}: a JARVIS record has jid and atoms, got {str(record)[:80]}")
+    id = _id_of(record, where)
+    atoms = record["atoms"]
+    try:
+        lattice, coords = np.array(atoms["lattice_mat"], dtype=float), np.array(atoms["coords"], dtype=float)
+        # Older files pad symbols with spaces.
+        species = [symbol.strip() for symbol in atoms["elements"]]
+        if atoms.get("cartesian"):
+            coords = coords @ np.linalg.inv(lattice)
+    except (KeyError, TypeError, ValueError, AttributeError, np.linalg.LinAlgError) as error:
+        raise CrystalError(f"{id}: not atoms as JARVIS writes them ({type(error).__name__}: {error})") from error
+    numbers = {
+        key: float(value)
+        for key, value in record.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return Crystal.from_arrays(id, lattice, species, coords, numbers)
+
+
+def _id_of(record: Any, where: str) -> str:
+    # The Materials Project's crystals among the JARVIS files (megnet) have an id instead.
+    return str(record.get("jid", record.get("id", where))) if isinstance(record, Mapping) else where

@@ -1,0 +1,100 @@
+"""The sources by name: how each reads what a configuration asks for."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cgcnn_jax.data import sets
+from cgcnn_jax.data.crystal import Entry, Rejected
+from cgcnn_jax.data.sources import ase, cdvae, demo, directory, files, jarvis, jsonl, matbench
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a configuration asks of a source.
+
+    Attributes:
+      path: File or folder; empty for the embedded demo, or for a set that experiments.fetch has brought.
+      targets: Properties to learn.
+      columns: Names of columns that have none of their own.
+      task: A benchmark's task.
+    """
+
+    path: str = ""
+    targets: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    task: str = ""
+
+    @property
+    def place(self) -> Path:
+        return Path(self.path).expanduser()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source.
+
+    Attributes:
+      read: Reads a request whose path is not empty, the demo's excepted.
+      fetched: The set (data.sets) that an empty path means; None if there is none.
+      units: Of the targets whose unit the source knows.
+      target: The target of a task, where the task says it.
+      kind: "regression" or "classification" where the task says it; empty otherwise.
+      has_split: Whether its crystals come with an official split.
+    """
+
+    read: Callable[[Request], Iterator[Entry | Rejected]]
+    fetched: Callable[[Request], str | None] = lambda request: None
+    units: Mapping[str, str] = field(default_factory=dict)
+    target: Callable[[str], str] = lambda task: ""
+    kind: Callable[[str], str] = lambda task: ""
+    has_split: Callable[[Request], bool] = lambda request: False
+
+
+def _read_files(request: Request) -> Iterator[Entry | Rejected]:
+    names = (name.strip() for name in request.path.split(","))
+    return files.read_files(Path(name).expanduser() for name in names if name)
+
+
+def _read_jarvis(request: Request) -> Iterator[Entry | Rejected]:
+    benchmark = sets.locate(request.task) if request.task in sets.SETS else Path(request.task).expanduser()
+    return jarvis.read_jarvis(request.place, benchmark if request.task else None, request.targets)
+
+
+SOURCES: dict[str, Source] = {
+    "demo": Source(lambda request: demo.read_demo()),
+    "jsonl": Source(lambda request: jsonl.read_jsonl(request.place)),
+    "directory": Source(lambda request: directory.read_directory(request.place, request.columns or request.targets)),
+    "files": Source(_read_files),
+    "matbench": Source(
+        lambda request: matbench.read_matbench(request.place, request.task),
+        fetched=lambda request: matbench.task_of(request.task).name,
+        units=matbench.UNITS,
+        target=lambda task: matbench.task_of(task).target,
+        kind=lambda task: matbench.task_of(task).kind,
+        has_split=lambda request: True,
+    ),
+    "jarvis": Source(
+        _read_jarvis,
+        # The leaderboard was made of the set of 2021.
+        fetched=lambda request: "jarvis_megnet" if request.task.startswith("megnet") else "jarvis_dft_3d_2021",
+        units=jarvis.UNITS,
+        target=lambda task: jarvis.target_of(task) if task else "",
+        has_split=lambda request: bool(request.task),
+    ),
+    "cdvae": Source(
+        lambda request: cdvae.read_cdvae(request.place),
+        fetched=lambda request: request.task or None,
+        units=cdvae.UNITS,
+        has_split=lambda request: True,
+    ),
+    "ase": Source(lambda request: ase.read_ase(request.place), units={"energy": "eV"}),
+}
+
+
+def read(name: str, request: Request) -> Iterator[Entry | Rejected]:
+    """The crystals of a source; an empty path means the fetched set. Raises FileNotFoundError if that is not there."""
+    source = SOURCES[name]
+    if not request.path and (wanted := source.fetched(request)):
+        request = Request(str(sets.locate(wanted)), request.targets, request.columns, request.task)
+    return source.read(request)

@@ -1,0 +1,170 @@
+"""Downloads that go on where they were broken off."""
+
+import hashlib
+import http.client
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+_BLOCK = 1 << 18
+_AGENT = "cgcnn_jax"
+
+
+class NoNetworkError(OSError):
+    """The server cannot be reached."""
+
+
+class _BrokenError(Exception):
+    """The transfer ended before the file did, or the server asks for patience; another attempt may go on."""
+
+
+def download(
+    url: str,
+    part: Path,
+    *,
+    on_progress: Callable[[int, int | None], None] = lambda done, total: None,
+    attempts: int = 5,
+    wait: float = 1.0,
+    timeout: float = 60.0,
+) -> None:
+    """Brings a whole file to `part`, appending to what an earlier start has left there.
+
+    What is there is used only if the server says (Range, If-Range) that its file is still the same; PART.from keeps the
+    mark by which it knows. That the bytes are the right ones is for the caller to check.
+
+    Args:
+      url: Where it is.
+      part: Where it goes; its folder exists.
+      on_progress: Called with the bytes that are there, and of how many, None if the server does not say.
+      attempts: Broken transfers in a row, without a byte gained, before giving up.
+      wait: Seconds before the second attempt; twice as many before each further one.
+      timeout: Seconds without an answer that count as broken.
+
+    Raises:
+      NoNetworkError: If the server cannot be reached.
+      OSError: If the server does not have the file, the transfer keeps breaking, or the disk is full. All but the first
+        leave what has come for the next start.
+    """
+    failures = 0
+    while True:
+        before = _size(part)
+        try:
+            _attempt(url, part, on_progress, timeout)
+            _mark(part).unlink(missing_ok=True)
+            return
+        except _BrokenError as error:
+            failures = 1 if _size(part) > before else failures + 1
+            if failures >= attempts:
+                raise OSError(
+                    f"{url}: {error}; tried {failures} times. {_size(part)} bytes are kept in {part}; "
+                    "the same command goes on from there"
+                ) from error
+            time.sleep(wait * 2 ** (failures - 1))
+
+
+def _attempt(url: str, part: Path, on_progress: Callable[[int, int | None], None], timeout: float) -> None:
+    start = _size(part)
+    mark = _mark(part).read_text() if _mark(part).exists() else ""
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": _AGENT})
+    if start and mark:
+        request.add_header("Range", f"bytes={start}-")
+        request.add_header("If-Range", mark)
+    try:
+        response = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 416 and start:
+                if error.headers.get("Content-Range") == f"bytes */{start}":
+                    return  # all of it is there already
+                _discard(part)
+                raise _BrokenError("what was there is longer than the server's file") from error
+            if error.code == 429 or error.code >= 500:
+                raise _BrokenError(f"the server answers {error.code} {error.reason}") from error
+            raise OSError(f"{url}: the server answers {error.code} {error.reason}") from error
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            raise _BrokenError(f"no answer in {timeout:.0f} s") from error
+        raise NoNetworkError(f"{url}: cannot be reached ({error.reason})") from error
+    except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
+        raise _BrokenError(f"the connection broke ({error!r})") from error
+
+    with response:
+        goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if response.status == 206 and not goes_on:
+            _discard(part)
+            raise _BrokenError("the server sent another piece than the one asked for")
+        done = start if goes_on else 0
+        length = response.headers.get("Content-Length")
+        total = done + int(length) if length else None
+        _write_mark(part, response.headers)
+        with _written(part), part.open("ab" if goes_on else "wb", buffering=0) as file:
+            while True:
+                on_progress(done, total)
+                try:
+                    block = response.read(_BLOCK)
+                except (OSError, http.client.HTTPException) as error:
+                    raise _BrokenError(f"the connection broke after {done} bytes ({error!r})") from error
+                if not block:
+                    break
+                _write(file, block)
+                done += len(block)
+    if total is not None and done < total:
+        raise _BrokenError(f"the connection ended after {done} of {total} bytes")
+
+
+def digest(path: Path, *, git_blob: bool = False) -> str:
+    """SHA-256 of a file, or the name that git gives its content."""
+    content = hashlib.sha1(f"blob {path.stat().st_size}\0".encode()) if git_blob else hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            content.update(block)
+    return content.hexdigest()
+
+
+class _written:  # noqa: N801
+    """Says what a failure to write means for what has come."""
+
+    def __init__(self, part: Path) -> None:
+        self.part = part
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno,
+                f"{self.part} cannot be written ({error.strerror}); {_size(self.part)} bytes are kept. "
+                "Make room, or choose another --folder; the same command goes on from there",
+            ) from error
+
+
+def _write(file: object, block: bytes) -> None:
+    # An unbuffered write may take only a part of the block when the disk fills.
+    view = memoryview(block)
+    while view:
+        view = view[file.write(view) :]  # type: ignore[attr-defined]
+
+
+def _write_mark(part: Path, headers: http.client.HTTPMessage) -> None:
+    tag = headers.get("ETag", "")
+    mark = headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
+    if mark:
+        _mark(part).write_text(mark)
+    else:
+        _mark(part).unlink(missing_ok=True)
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _mark(part).unlink(missing_ok=True)
+
+
+def _mark(part: Path) -> Path:
+    return part.with_name(part.name + ".from")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
