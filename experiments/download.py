@@ -5,7 +5,9 @@ import http.client
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 _BLOCK = 1 << 18
@@ -24,6 +26,7 @@ def download(
     url: str,
     part: Path,
     *,
+    checked: bool = False,
     on_progress: Callable[[int, int | None], None] = lambda done, total: None,
     attempts: int = 5,
     wait: float = 1.0,
@@ -31,12 +34,13 @@ def download(
 ) -> None:
     """Brings a whole file to `part`, appending to what an earlier start has left there.
 
-    What is there is used only if the server says (Range, If-Range) that its file is still the same; PART.from keeps the
-    mark by which it knows. That the bytes are the right ones is for the caller to check.
+    What is there is used if the server says (Range, If-Range) that its file is still the same; PART.from keeps the mark
+    by which it knows. Of a server that gives no mark, only a caller who checks the whole may go on with a piece.
 
     Args:
       url: Where it is.
       part: Where it goes; its folder exists.
+      checked: Whether the caller compares the whole file with a published checksum.
       on_progress: Called with the bytes that are there, and of how many, None if the server does not say.
       attempts: Broken transfers in a row, without a byte gained, before giving up.
       wait: Seconds before the second attempt; twice as many before each further one.
@@ -51,7 +55,7 @@ def download(
     while True:
         before = _size(part)
         try:
-            _attempt(url, part, on_progress, timeout)
+            _attempt(url, part, checked, on_progress, timeout)
             _mark(part).unlink(missing_ok=True)
             return
         except _BrokenError as error:
@@ -64,13 +68,16 @@ def download(
             time.sleep(wait * 2 ** (failures - 1))
 
 
-def _attempt(url: str, part: Path, on_progress: Callable[[int, int | None], None], timeout: float) -> None:
+def _attempt(
+    url: str, part: Path, checked: bool, on_progress: Callable[[int, int | None], None], timeout: float
+) -> None:
     start = _size(part)
     mark = _mark(part).read_text() if _mark(part).exists() else ""
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": _AGENT})
-    if start and mark:
+    if start and (mark or checked):
         request.add_header("Range", f"bytes={start}-")
-        request.add_header("If-Range", mark)
+        if mark:
+            request.add_header("If-Range", mark)
     try:
         response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
@@ -98,8 +105,8 @@ def _attempt(url: str, part: Path, on_progress: Callable[[int, int | None], None
         done = start if goes_on else 0
         length = response.headers.get("Content-Length")
         total = done + int(length) if length else None
-        _write_mark(part, response.headers)
-        with _written(part), part.open("ab" if goes_on else "wb", buffering=0) as file:
+        with _explained(part), part.open("ab" if goes_on else "wb", buffering=0) as file:
+            _write_mark(part, response.headers)
             while True:
                 on_progress(done, total)
                 try:
@@ -123,29 +130,23 @@ def digest(path: Path, *, git_blob: bool = False) -> str:
     return content.hexdigest()
 
 
-class _written:  # noqa: N801
+@contextmanager
+def _explained(part: Path) -> Iterator[None]:
     """Says what a failure to write means for what has come."""
-
-    def __init__(self, part: Path) -> None:
-        self.part = part
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise OSError(
-                error.errno,
-                f"{self.part} cannot be written ({error.strerror}); {_size(self.part)} bytes are kept. "
-                "Make room, or choose another --folder; the same command goes on from there",
-            ) from error
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{part} cannot be written ({error.strerror}); {_size(part)} bytes are kept. Make room, or choose another "
+            "--folder; the same command goes on from there"
+        ) from error
 
 
-def _write(file: object, block: bytes) -> None:
-    # An unbuffered write may take only a part of the block when the disk fills.
+def _write(file: FileIO, block: bytes) -> None:
+    # Unbuffered, so that what is counted is on the disk; such a write may take only a part of the block.
     view = memoryview(block)
     while view:
-        view = view[file.write(view) :]  # type: ignore[attr-defined]
+        view = view[file.write(view) :]
 
 
 def _write_mark(part: Path, headers: http.client.HTTPMessage) -> None:

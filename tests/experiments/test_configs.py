@@ -74,7 +74,11 @@ def test_every_field_has_a_comment_or_a_name_that_says_it_all() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("data.source", "sql", r"config\.data\.source must be one of demo, jsonl, directory, files, matbench, jarvis, cdvae, ase; got 'sql'"),
+        (
+            "data.source",
+            "sql",
+            r"config\.data\.source must be one of demo, jsonl, directory, files, matbench, jarvis, cdvae, ase; got 'sql'",
+        ),
         ("data.target", "", r"config\.data\.target must name the property"),
         ("data.unit", "eV,eV", r"config\.data\.unit must name a unit for each target"),
         ("model.conv", "gate", r"config\.model\.conv must be one of sum, gated, gated_norm; got 'gate'"),

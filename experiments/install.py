@@ -1,0 +1,96 @@
+"""Puts a public data set in its place: downloaded or brought by hand, checked against what its publisher writes down."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cgcnn_jax.data import sources
+from cgcnn_jax.data.sets import DataSet, File
+from cgcnn_jax.data.sources import jarvis
+from experiments import download
+
+
+def install(chosen: DataSet, folder: Path, say: Callable[[str], None] = print) -> int:
+    """Downloads what FOLDER/NAME lacks of a set and checks all of it; files appear there when they are right.
+
+    Returns:
+      The number of records.
+
+    Raises:
+      OSError: If it cannot be downloaded or written; what has come is kept for the next start.
+      ValueError: If a file is not the published one, cannot be read, or the records are not as many. A download is
+        removed then, so that the next start begins anew; a file that somebody put there is not.
+    """
+    place = folder / chosen.name
+    # Files have their names here too, for readers go by them.
+    staging = place / ".part"
+    staging.mkdir(parents=True, exist_ok=True)
+    n_record = 0
+    for file in chosen.files:
+        given = (place / file.name).is_file()
+        path = place / file.name if given else staging / file.name
+        published = file.sha256 or file.git_blob
+        found = _digest(file, path)
+        if not given and not (published and found == published):
+            _download(file, path, place)
+            found = _digest(file, path)
+        if published and found != published:
+            _reject(path, given, f"is not the published file: its checksum is {found}, not {published}")
+        if not published:
+            say(f"{file.name} has SHA-256 {found}; none is published to compare it with")
+        try:
+            n_record += _count(chosen, path)
+        except ValueError as error:
+            _reject(path, given, f"cannot be read ({error})")
+    staged = [staging / file.name for file in chosen.files if (staging / file.name).exists()]
+    if n_record != chosen.records:
+        for path in staged:
+            path.unlink()
+        removed = f"; removed {', '.join(path.name for path in staged)}" if staged else ""
+        raise ValueError(f"{chosen.name} has {n_record} records in {place}, should have {chosen.records}{removed}")
+    for path in staged:
+        os.replace(path, place / path.name)
+    shutil.rmtree(staging)
+    return n_record
+
+
+def _download(file: File, part: Path, place: Path) -> None:
+    try:
+        with tqdm(desc=file.name, unit="B", unit_scale=True, leave=False, file=sys.stderr) as bar:
+
+            def advance(done: int, total: int | None) -> None:
+                bar.total, bar.n = total, done
+                bar.refresh()
+
+            download.download(file.url, part, checked=bool(file.sha256 or file.git_blob), on_progress=advance)
+    except download.NoNetworkError as error:
+        raise OSError(
+            f"{error}. Without a network: bring\n  {file.url}\nby other means, put it at\n  {place / file.name}\n"
+            "and start the same command again, which then checks it"
+        ) from error
+
+
+def _digest(file: File, path: Path) -> str:
+    return download.digest(path, git_blob=bool(file.git_blob)) if path.is_file() else ""
+
+
+def _reject(path: Path, given: bool, reason: str) -> None:
+    if given:
+        raise ValueError(f"{path} {reason}. Remove it, and start again to download it")
+    path.unlink()
+    raise ValueError(
+        f"{path} {reason}. It is removed; start again, and if this comes again the publisher's file changed"
+    )
+
+
+def _count(chosen: DataSet, path: Path) -> int:
+    """Reads the records as training will. Raises ValueError if the file is damaged."""
+    if chosen.benchmark:
+        return len(jarvis.read_benchmark(path))
+    task = chosen.name if chosen.source == "matbench" else ""
+    entries = sources.read(chosen.source, sources.Request(str(path), task=task))
+    return sum(1 for _ in tqdm(entries, desc="checking", unit="crystal", leave=False, file=sys.stderr))

@@ -1,0 +1,110 @@
+"""Crystals of the Materials Project as JSON lines, batch by batch, so that a stopped query goes on where it was."""
+
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cgcnn_jax.data.crystal import Crystal
+from cgcnn_jax.data.sources.jsonl import line_of
+from cgcnn_jax.data.sources.materials_project import find_ids, read_materials_project
+from cgcnn_jax.files import write_bytes, write_text
+from cgcnn_jax.workdir import as_csv
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was written: counts, and the file of reasons, None if every material is a crystal."""
+
+    crystals: int
+    rejected: int
+    reasons: Path | None
+
+
+def client() -> Any:
+    """An open client.
+
+    Raises:
+      ValueError: If there is no key, or mp-api is not installed.
+    """
+    key = os.environ.get("MP_API_KEY")
+    if not key:
+        raise ValueError(
+            "the Materials Project wants a key: make one at https://next-gen.materialsproject.org/api and give it in the "
+            "environment, export MP_API_KEY=..."
+        )
+    try:
+        from mp_api.client import MPRester
+    except ImportError as error:
+        raise ValueError("the Materials Project needs the package mp-api: pip install 'cgcnn-jax[mp]'") from error
+    return MPRester(key)
+
+
+def fetch(
+    client: Any,
+    output: Path,
+    fields: Sequence[str],
+    *,
+    ids: Sequence[str] | None = None,
+    chemsys: Sequence[str] = (),
+    batch: int = 500,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Done:
+    """Writes a .jsonl.gz with the crystals of a query, and OUTPUT.rejected.csv with those that cannot be used.
+
+    Finished batches wait in OUTPUT.parts, with the ids that the query found: a later start asks for the rest alone.
+
+    Args:
+      client: An open MPRester.
+      output: The file; it appears when it is whole.
+      fields: See read_materials_project.
+      ids: The materials; found by `chemsys` if not given.
+      chemsys: Chemical systems.
+      batch: Materials a request.
+      on_progress: Called with the number of materials done, and of all.
+
+    Raises:
+      ValueError: If OUTPUT.parts belongs to another query, or the query finds nothing.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    parts = output.with_name(f"{output.name}.parts")
+    query = {"fields": list(fields), "ids": list(ids) if ids is not None else None, "chemsys": list(chemsys)}
+    begun = parts / "query.json"
+    if begun.exists():
+        stored = json.loads(begun.read_text())
+        if stored["query"] != query:
+            raise ValueError(f"{parts} holds a part of another query; choose another --output, or remove it")
+    else:
+        found = list(dict.fromkeys(ids)) if ids is not None else find_ids(client, chemsys=list(chemsys))
+        if not found:
+            raise ValueError(f"the Materials Project has nothing in {', '.join(chemsys) or 'an empty list of ids'}")
+        stored = {"query": query, "found": found, "batch": batch}
+        parts.mkdir(exist_ok=True)
+        write_text(begun, json.dumps(stored))
+
+    found, size = stored["found"], stored["batch"]
+    lines, rejected = [], []
+    for start in range(0, len(found), size):
+        part = parts / f"{start:07d}.json"
+        if not part.exists():
+            entries = list(read_materials_project(client, found[start : start + size], fields))
+            content = {
+                "lines": [line_of(entry) for entry in entries if isinstance(entry, Crystal)],
+                "rejected": [(entry.id, entry.reason) for entry in entries if not isinstance(entry, Crystal)],
+            }
+            write_text(part, json.dumps(content))
+        content = json.loads(part.read_text())
+        lines += content["lines"]
+        rejected += content["rejected"]
+        on_progress(min(start + size, len(found)), len(found))
+
+    reasons = output.with_name(f"{output.name.removesuffix('.jsonl.gz')}.rejected.csv")
+    if rejected:
+        write_text(reasons, as_csv(("id", "reason"), rejected))
+    write_bytes(output, gzip.compress("".join(lines).encode(), mtime=0))
+    shutil.rmtree(parts)
+    return Done(len(lines), len(rejected), reasons if rejected else None)
