@@ -1,0 +1,69 @@
+"""ASE databases and trajectories, written by ASE itself."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from cgcnn_jax.data.crystal import Rejected
+from cgcnn_jax.data.sources import read_ase
+
+
+@pytest.fixture
+def atoms(rock_salt):
+    """Rock salt in ASE, with an energy of -27.25 eV."""
+    pytest.importorskip("ase")
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    made = Atoms(rock_salt.species, scaled_positions=rock_salt.frac_coords, cell=rock_salt.lattice, pbc=True)
+    made.calc = SinglePointCalculator(made, energy=-27.25)
+    return made
+
+
+@pytest.mark.parametrize("name", ["set.db", "set.json"])
+def test_a_database_gives_key_value_pairs_and_energy(tmp_path, atoms, rock_salt, name):
+    from ase.db import connect
+
+    slab = atoms.copy()
+    slab.pbc = (True, True, False)
+    with connect(tmp_path / name) as database:
+        database.write(atoms, band_gap=5.0, is_metal=False, method="PBE")
+        database.write(atoms, key_value_pairs={"band_gap": 5.5})
+        database.write(slab)
+    first, second, rejected = read_ase(tmp_path / name)
+    assert (first.id, second.id) == (f"{name}:1", f"{name}:2")
+    assert dict(first.targets) == {"energy": -27.25, "band_gap": 5.0, "is_metal": 0.0}
+    np.testing.assert_allclose(first.lattice, rock_salt.lattice)
+    np.testing.assert_array_equal(first.species, rock_salt.species)
+    np.testing.assert_allclose(first.frac_coords, rock_salt.frac_coords, atol=1e-12)
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason == f"{name}:3: periodic along a and b only; a crystal repeats in all three directions (pbc)"
+
+
+@pytest.mark.parametrize("name", ["set.traj", "set.extxyz", "set.xyz"])
+def test_frames_give_info_and_energy(tmp_path, atoms, name):
+    import ase.io
+
+    molecule = atoms.copy()
+    molecule.pbc = False
+    atoms.info |= {"id": "mine", "volume": 179.4, "note": "text"}
+    ase.io.write(tmp_path / name, [atoms, molecule], format="extxyz" if name.endswith("xyz") else None)
+    crystal, rejected = read_ase(tmp_path / name)
+    assert crystal.id == "mine" and crystal.targets["energy"] == -27.25
+    assert crystal.targets["volume"] == 179.4 and "note" not in crystal.targets
+    assert rejected == Rejected(f"{name}:1", f"{name}:1: not periodic; a crystal repeats in all three directions (pbc)")
+
+
+def test_what_ase_cannot_read_is_told(tmp_path, atoms, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"no\.db: no such file"):
+        list(read_ase(tmp_path / "no.db"))
+    (tmp_path / "bad.db").write_text("not a database " * 100)
+    with pytest.raises(ValueError, match=r"bad\.db: ase cannot read it after 0 \("):
+        list(read_ase(tmp_path / "bad.db"))
+    (tmp_path / "bad.extxyz").write_text("2\npbc\nNa\n")
+    with pytest.raises(ValueError, match=r"bad\.extxyz: ase cannot read it"):
+        list(read_ase(tmp_path / "bad.extxyz"))
+    monkeypatch.setitem(sys.modules, "ase", None)
+    with pytest.raises(ValueError, match=r"pip install 'cgcnn-jax\[ase\]'"):
+        list(read_ase(tmp_path / "bad.db"))

@@ -1,0 +1,113 @@
+"""JARVIS files, and the splits of its leaderboard."""
+
+import json
+import zipfile
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from cgcnn_jax.data import elements
+from cgcnn_jax.data.crystal import Crystal, Rejected
+from cgcnn_jax.data.sources import read_jarvis, read_jsonl
+from cgcnn_jax.data.sources.jarvis import read_benchmark
+
+
+def zipped(path, content):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(path.name.removesuffix(".zip"), json.dumps(content))
+    return path
+
+
+def record(id: str = "JVASP-1", **more) -> dict:
+    """Rock salt as jarvis-tools writes it: conventional symbols padded, unknown values as text."""
+    atoms = {
+        "lattice_mat": [[0.0, 2.82, 2.82], [2.82, 0.0, 2.82], [2.82, 2.82, 0.0]],
+        "coords": [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]],
+        "elements": ["Na ", "Cl"],
+        "cartesian": False,
+    }
+    return {"jid": id, "atoms": atoms, "spg_number": "225", "slme": "na", "optb88vdw_bandgap": 5.0, **more}
+
+
+def test_a_list_is_read_with_its_numbers(tmp_path):
+    cartesian = record("JVASP-2")
+    cartesian["atoms"] |= {"cartesian": True, "coords": [[0.0, 0.0, 0.0], [2.82, 2.82, 2.82]]}
+    path = zipped(tmp_path / "jdft_3d.json.zip", [record(), cartesian])
+    first, second = read_jarvis(path)
+    assert (first.id, first.split, dict(first.targets)) == ("JVASP-1", None, {"optb88vdw_bandgap": 5.0})
+    assert [elements.symbol(int(z)) for z in first.species] == ["Na", "Cl"]
+    np.testing.assert_allclose(second.frac_coords, first.frac_coords, atol=1e-12)
+
+
+def test_a_benchmark_chooses_crystals_values_and_split(tmp_path):
+    path = zipped(tmp_path / "jdft_3d.json.zip", [record(f"JVASP-{number}") for number in range(6)])
+    benchmark = zipped(
+        tmp_path / "dft_3d_mbj_bandgap.json.zip",
+        # JVASP-3 stands in two splits, as some do in published benchmarks.
+        {"train": {"JVASP-1": 1.5, "JVASP-3": 3.5}, "val": {"JVASP-2": 2.5}, "test": {"JVASP-3": 3.5}},
+    )
+    crystals = list(read_jarvis(path, benchmark))
+    assert [(one.id, one.split, one.targets["mbj_bandgap"]) for one in crystals] == [
+        ("JVASP-1", "train", 1.5),
+        ("JVASP-2", "val", 2.5),
+        ("JVASP-3", "test", 3.5),
+    ]
+    assert crystals[0].targets["optb88vdw_bandgap"] == 5.0
+    # MEGNet's values are texts, and its crystals have an id instead of a jid.
+    renamed = {"id": "mp-10", "atoms": record()["atoms"]}
+    zipped(tmp_path / "megnet.json.zip", [renamed])
+    values = zipped(tmp_path / "megnet_e_form.json.zip", {"train": {"mp-10": "-0.5"}, "test": {"mp-11": "0"}})
+    (crystal,) = read_jarvis(tmp_path / "megnet.json.zip", values)
+    assert (crystal.id, crystal.split, crystal.targets["e_form"]) == ("mp-10", "train", -0.5)
+
+
+def test_what_cannot_be_used_is_rejected_or_refused(tmp_path):
+    broken, disordered = record("JVASP-2"), record("JVASP-3")
+    del broken["atoms"]["elements"]
+    disordered["atoms"]["elements"] = ["Na", "Xx"]
+    path = zipped(tmp_path / "a.json.zip", [record(), broken, disordered, {"jid": "JVASP-4"}, 5])
+    good, *rejected = read_jarvis(path)
+    assert isinstance(good, Crystal) and all(isinstance(one, Rejected) for one in rejected)
+    assert [one.id for one in rejected] == ["JVASP-2", "JVASP-3", "JVASP-4", "a.json.zip:5"]
+    assert "not atoms as JARVIS writes them (KeyError: 'elements')" in rejected[0].reason
+    assert "unknown element 'Xx'" in rejected[1].reason
+    assert "a JARVIS record has jid and atoms" in rejected[2].reason
+
+    other = zipped(tmp_path / "b.json.zip", {"train": {"JVASP-9": 1.0}, "test": {}})
+    with pytest.raises(ValueError, match=r"a\.json\.zip: holds none of the 1 crystals of .*b\.json\.zip"):
+        list(read_jarvis(path, other))
+    with pytest.raises(ValueError, match=r"a benchmark is .* this is not"):
+        read_benchmark(path)
+    with pytest.raises(ValueError, match="a JARVIS file is a JSON list of records; this holds none"):
+        list(read_jarvis(other))
+    with pytest.raises(FileNotFoundError, match=r"no\.json: no such file"):
+        list(read_jarvis(tmp_path / "no.json"))
+
+
+def test_json_lines_carry_a_split_for_each_property(shared_data):
+    path = shared_data / "jarvis_dft3d"
+    # As its README says; formation energy is the property of `split` itself.
+    counts = Counter(one.split for one in read_jarvis(path, targets=("formation_energy_eV_per_atom",)))
+    assert {name: counts[name] for name in ("train", "val", "test")} == {"train": 14390, "val": 1844, "test": 1806}
+    own = {one.id: one.split for one in read_jarvis(path, targets=("gap_mbj_eV",))}
+    # Its first record: test for the formation energy, train for the mBJ gap.
+    assert own["JVASP-5"] == "train"
+
+
+def test_both_forms_give_the_same_crystals(tmp_path, shared_data):
+    lines = [one for _, one in zip(range(300), read_jsonl(shared_data / "jarvis_dft3d"), strict=False)]
+    listed = [
+        {
+            "jid": one.id,
+            "atoms": {
+                "lattice_mat": one.lattice.tolist(),
+                "coords": one.frac_coords.tolist(),
+                "elements": [elements.symbol(int(z)) for z in one.species],
+                "cartesian": False,
+            },
+        }
+        for one in lines
+    ]
+    crystals = read_jarvis(zipped(tmp_path / "jdft_3d.json.zip", listed))
+    assert [(one.id, one.digest()) for one in crystals] == [(one.id, one.digest()) for one in lines]
