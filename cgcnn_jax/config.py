@@ -283,7 +283,7 @@ def cache_folder(config: ConfigDict) -> Path | None:
 
 
 def to_dict(config: ConfigDict) -> dict[str, Any]:
-    """As plain JSON values."""
+    """As plain JSON values, with what is left to the data or the task filled in."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, ConfigDict | Mapping):
@@ -291,8 +291,11 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
         return list(value) if isinstance(value, tuple) else value
 
     values = plain(config)
-    # What was done, also for one who reads it later.
+    # What a task or a source filled in stands there too: the values do not change their meaning with other data.
     values["split"]["kind"] = split_kind(config)
+    values["data"]["target"] = ",".join(target_names(config))
+    if all(units(config)):
+        values["data"]["unit"] = ",".join(units(config))
     return values
 
 

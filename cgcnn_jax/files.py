@@ -1,7 +1,10 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and by one process at a time."""
 
+import contextlib
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -22,3 +25,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes text as UTF-8; see write_bytes."""
     write_bytes(path, text.encode())
+
+
+@contextlib.contextmanager
+def locked(path: Path, otherwise: str) -> Iterator[None]:
+    """Holds a lock file; raises ValueError with the message `otherwise` if another process does."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(otherwise) from error
+        yield

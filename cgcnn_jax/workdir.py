@@ -12,7 +12,6 @@ summary.json      metrics, timings, hardware, versions
 
 import contextlib
 import csv
-import fcntl
 import io
 import json
 import math
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.data.crystal import Rejected
-from cgcnn_jax.files import write_text
+from cgcnn_jax.files import locked, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,11 +71,7 @@ class Workdir:
           ValueError: If one does.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ValueError(f"another process is training in {self.path}; choose another --workdir") from error
+        with locked(self.path / ".lock", f"another process is training in {self.path}; choose another --workdir"):
             yield
 
     @property

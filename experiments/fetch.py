@@ -46,17 +46,25 @@ def main(*names: str) -> None:
 
 
 def _fetch(name: str, folder: Path) -> None:
-    from cgcnn_jax.data import sets
+    from cgcnn_jax.data import sets, sources
     from experiments.install import install
 
     chosen = sets.SETS[name]
     n_record = install(chosen, folder)
     print(f"{name}: {n_record} records, checked, in {folder / name}")
     print(f"licence: {chosen.licence}\ncite:    {chosen.cite}")
-    if not chosen.benchmark:
-        where = "" if folder == sets.data_folder() else f" --config.data.path={sets.locate(name, folder)}"
-        task = f" --config.data.task={name}" if chosen.source != "jarvis" else ""
-        print(f"use:     --config.data.source={chosen.source}{task}{where}")
+    if chosen.benchmark:
+        print(f"use:     --config.data.source={chosen.source} --config.data.task={name}")
+        return
+    task = "" if chosen.source == "jarvis" else name
+    is_found = folder == sets.data_folder() and name == sources.SOURCES[chosen.source].fetched(
+        sources.Request(task=task)
+    )
+    print(
+        f"use:     --config.data.source={chosen.source}"
+        + (f" --config.data.task={task}" if task else "")
+        + ("" if is_found else f" --config.data.path={sets.locate(name, folder)}")
+    )
 
 
 def _materials_project() -> None:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from cgcnn_jax.data import sources
 from cgcnn_jax.data.sets import DataSet, File
 from cgcnn_jax.data.sources import jarvis
+from cgcnn_jax.files import locked
 from experiments import download
 
 
@@ -23,12 +24,23 @@ def install(chosen: DataSet, folder: Path, say: Callable[[str], None] = print) -
     Raises:
       OSError: If it cannot be downloaded or written; what has come is kept for the next start.
       ValueError: If a file is not the published one, cannot be read, or the records are not as many. A download is
-        removed then, so that the next start begins anew; a file that somebody put there is not.
+        removed then, so that the next start begins anew; a file that somebody put there is not. Also if another
+        process is fetching the set.
     """
     place = folder / chosen.name
     # Files have their names here too, for readers go by them.
     staging = place / ".part"
     staging.mkdir(parents=True, exist_ok=True)
+    with locked(staging / ".lock", f"another process is fetching {chosen.name}; wait for it"):
+        n_record = _check_all(chosen, place, staging, say)
+        for path in _staged(chosen, staging):
+            os.replace(path, place / path.name)
+        shutil.rmtree(staging)
+    return n_record
+
+
+def _check_all(chosen: DataSet, place: Path, staging: Path, say: Callable[[str], None]) -> int:
+    """Brings every file to `staging` that is not in `place`, and checks all; the number of records."""
     n_record = 0
     for file in chosen.files:
         given = (place / file.name).is_file()
@@ -46,16 +58,17 @@ def install(chosen: DataSet, folder: Path, say: Callable[[str], None] = print) -
             n_record += _count(chosen, path)
         except ValueError as error:
             _reject(path, given, f"cannot be read ({error})")
-    staged = [staging / file.name for file in chosen.files if (staging / file.name).exists()]
     if n_record != chosen.records:
+        staged = _staged(chosen, staging)
         for path in staged:
             path.unlink()
         removed = f"; removed {', '.join(path.name for path in staged)}" if staged else ""
         raise ValueError(f"{chosen.name} has {n_record} records in {place}, should have {chosen.records}{removed}")
-    for path in staged:
-        os.replace(path, place / path.name)
-    shutil.rmtree(staging)
     return n_record
+
+
+def _staged(chosen: DataSet, staging: Path) -> list[Path]:
+    return [staging / file.name for file in chosen.files if (staging / file.name).exists()]
 
 
 def _download(file: File, part: Path, place: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from cgcnn_jax.data import sets
 from cgcnn_jax.data.sets import DataSet, File
 from cgcnn_jax.data.sources import read_demo
+from cgcnn_jax.files import locked
 from experiments.install import install
 from tests.experiments.runs import ROOT
 from tests.experiments.server import Server, serve
@@ -78,7 +79,7 @@ def test_a_changed_file_is_removed_and_the_next_start_completes(server: Server, 
         ValueError, match=r"is not the published file: its checksum is \w{64}, not \w{64}\. It is removed"
     ):
         install(chosen, tmp_path)
-    assert not [path for path in (tmp_path / "a_set").rglob("*") if path.is_file()]
+    assert not list((tmp_path / "a_set").rglob("set.json.gz*"))
     server.files["set.json.gz"] = records
     assert install(chosen, tmp_path) == 300
 
@@ -148,6 +149,16 @@ def test_a_set_of_several_files_keeps_those_that_are_done(tmp_path: Path, server
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == ["test.csv", "train.csv", "val.csv"]
 
 
+def test_two_processes_do_not_fetch_one_set(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "a_set" / ".part").mkdir(parents=True)
+    with (
+        locked(tmp_path / "a_set" / ".part" / ".lock", "not reached"),
+        pytest.raises(ValueError, match="another process is fetching a_set; wait for it"),
+    ):
+        install(a_set(server), tmp_path)
+    assert install(a_set(server), tmp_path) == 300
+
+
 def test_sets_are_well_described() -> None:
     assert len(sets.SETS) > 30
     for name, one in sets.SETS.items():
@@ -183,6 +194,17 @@ def fetch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=120,
     )
+
+
+def test_the_command_checks_what_was_brought_and_says_how_to_use_it(tmp_path: Path) -> None:
+    """No set is small enough to make here, so a benchmark's wrong content stands for all."""
+    name = "dft_3d_slme"
+    brought = tmp_path / name / f"{name}.json.zip"
+    brought.parent.mkdir()
+    brought.write_bytes(b"wrong")
+    wrong = fetch(tmp_path, name)
+    assert wrong.returncode == 1 and f"{brought} is not the published file" in wrong.stderr
+    assert sets.SETS[name].files[0].git_blob in wrong.stderr and brought.exists()
 
 
 def test_the_command_lists_and_explains(tmp_path: Path) -> None:

@@ -57,8 +57,13 @@ def _read_files(request: Request) -> Iterator[Entry | Rejected]:
 
 
 def _read_jarvis(request: Request) -> Iterator[Entry | Rejected]:
-    benchmark = sets.locate(request.task) if request.task in sets.SETS else Path(request.task).expanduser()
-    return jarvis.read_jarvis(request.place, benchmark if request.task else None, request.targets)
+    benchmark = None
+    if request.task:
+        benchmark = sets.locate(request.task) if request.task in sets.SETS else Path(request.task).expanduser()
+        if not benchmark.is_file():
+            known = ", ".join(one.name for one in sets.SETS.values() if one.benchmark)
+            raise FileNotFoundError(f"data.task={request.task}: no such file, and no benchmark among {known}")
+    return jarvis.read_jarvis(request.place, benchmark, request.targets)
 
 
 SOURCES: dict[str, Source] = {

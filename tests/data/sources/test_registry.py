@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.data import sources
+from cgcnn_jax.data.crystal import CrystalError
 from cgcnn_jax.data.dataset import Dataset, load
 from cgcnn_jax.data.sources import Request
 from configs import base
@@ -35,7 +36,9 @@ def test_a_task_says_target_unit_and_split(phonons):
     assert configs.target_names(config) == ("last_phdos_peak_cm-1",)
     assert configs.units(config) == ("1/cm",)
     assert configs.split_kind(config) == "source"
-    assert configs.to_dict(config)["split"]["kind"] == "source"
+    stored = configs.to_dict(config)
+    filled = (stored["data"]["target"], stored["data"]["unit"], stored["split"]["kind"])
+    assert filled == ("last_phdos_peak_cm-1", "1/cm", "source")
     bulk = configured(source="matbench", task="matbench_log_kvrh", target="K_vrh_GPa")
     assert configs.units(bulk) == ("GPa",)
     bulk.data.unit = "MPa"
@@ -139,6 +142,14 @@ def test_a_fetched_set_and_its_benchmark_are_found(tmp_path, monkeypatch):
     assert (configs.target_names(config), configs.units(config)) == (("mbj_bandgap",), ("eV",))
     found = [(one.id, one.split, one.targets["mbj_bandgap"]) for one in configs.build_entries(config)]
     assert found == [("JVASP-1", "train", 1.5), ("JVASP-2", "test", 0.5)]
+    config.data.task = "dft_3d_gap"
+    with pytest.raises(
+        FileNotFoundError, match=r"data\.task=dft_3d_gap: no such file, and no benchmark among dft_3d_T"
+    ):
+        list(configs.build_entries(config))
+    config.data.task = "dft_3d_slme"
+    with pytest.raises(FileNotFoundError, match=r"python -m experiments\.fetch dft_3d_slme"):
+        list(configs.build_entries(config))
     # The same by path.
     path = tmp_path / "dft_3d_mbj_bandgap" / "dft_3d_mbj_bandgap.json.zip"
     config.data.update(task=str(path), path=str(tmp_path / "jarvis_dft_3d_2021" / "jdft_3d-8-18-2021.json.zip"))
@@ -151,6 +162,19 @@ def test_files_takes_several_places(tmp_path):
         (tmp_path / name).touch()
     request = Request(path=f"{tmp_path / 'a.cif'}, {tmp_path / 'b.cif'},")
     assert [entry.id for entry in sources.read("files", request)] == ["a", "b"]
+
+
+def test_a_tree_of_the_crystallography_open_database_is_read_by_its_numbers(tmp_path, rock_salt):
+    deep = tmp_path / "cif" / "1" / "00" / "00"
+    deep.mkdir(parents=True)
+    structure = rock_salt.to_structure()
+    structure.to(str(deep / "1000041.cif"))
+    structure.replace_species({"Na": {"Na": 0.5, "K": 0.5}})
+    structure.to(str(deep / "1000042.cif"))
+    ordered, disordered = sources.read("files", Request(path=str(tmp_path / "cif")))
+    assert (ordered.id, ordered.read().formula) == ("1/00/00/1000041", "NaCl")
+    with pytest.raises(CrystalError, match=r"1/00/00/1000042: .*partially occupied"):
+        disordered.read()
 
 
 def test_a_stored_fold_keeps_its_meaning():
