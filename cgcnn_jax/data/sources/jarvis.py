@@ -123,7 +123,7 @@ def _read_lines(path: Path, targets: Sequence[str]) -> Iterator[Crystal | Reject
 
 def _read_list(path: Path) -> Iterator[Crystal | Rejected]:
     number = 0
-    for number, record in enumerate(stream_items(path, "item"), start=1):
+    for number, record in enumerate(stream_items(path), start=1):
         where = f"{path.name}:{number}"
         try:
             yield _crystal(record, where)

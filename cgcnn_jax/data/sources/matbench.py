@@ -17,7 +17,7 @@ import numpy as np
 
 from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected, as_number
 from cgcnn_jax.data.sources import jsonl
-from cgcnn_jax.data.sources.stream import stream_items
+from cgcnn_jax.data.sources.stream import read_member, stream_items
 
 NUM_FOLDS = 5
 _SEED = 18012019
@@ -140,12 +140,12 @@ def _read_lines(path: Path, task: Task) -> Iterator[Crystal | Rejected]:
 
 
 def _read_official(path: Path, task: Task) -> Iterator[Crystal | Rejected]:
-    columns = next(stream_items(path, "columns"), None)
+    columns = read_member(path, "columns")
     if columns != ["structure", task.column]:
         raise ValueError(
             f"{path}: the official file of {task.name} has columns structure and {task.column!r}; this has {columns}"
         )
-    n_entry = len(next(stream_items(path, "index"), ()))
+    n_entry = len(read_member(path, "index") or ())
     if n_entry != task.size:
         raise ValueError(f"{path}: {n_entry} entries; {task.name} has {task.size}, and its folds need all of them")
     # Values before structures, a pass more, where the folds depend on them.
@@ -170,7 +170,7 @@ def _read_official(path: Path, task: Task) -> Iterator[Crystal | Rejected]:
 
 
 def _rows(path: Path) -> Iterator[tuple[Any, Any]]:
-    for row in stream_items(path, "data.item"):
+    for row in stream_items(path, "data"):
         if not isinstance(row, list) or len(row) != 2:
             raise ValueError(f"{path}: a row of data must be a structure and a value, got {str(row)[:80]}")
         yield row[0], row[1]

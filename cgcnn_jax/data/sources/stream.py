@@ -1,38 +1,137 @@
-"""Large JSON documents read item by item, plain, gzipped or zipped, so that memory stays flat."""
+"""Large JSON documents read item by item, plain, gzipped or zipped, so that memory stays flat.
+
+Written here because the sets come from Python's json, whose NaN and Infinity the libraries for streams refuse.
+"""
 
 import gzip
+import io
+import json
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
+
+_BLOCK = 1 << 18
+# Characters; a record that seems longer is a broken one, which would otherwise take the rest of the file with it.
+_LONGEST = 1 << 27
+_AFTER_VALUE = frozenset(" \t\n\r,:]}")
+_SPACE = re.compile(r"[ \t\n\r]*")
+_DECODER = json.JSONDecoder()
 
 
-def stream_items(path: Path, prefix: str) -> Iterator[Any]:
-    """The values at a place of a JSON document, one after another.
+def stream_items(path: Path, member: str = "") -> Iterator[Any]:
+    """The items of a JSON list, one after another.
 
     Args:
       path: A .json, .json.gz or .json.zip file.
-      prefix: The place, as ijson writes it: "item" for the items of a list, "data.item" for those of its member data.
+      member: Name of the list in the object that the document is; empty if the document is the list.
+
+    Yields:
+      The items; none if there is no such list.
 
     Raises:
       FileNotFoundError: If there is no such file.
       ValueError: If it is damaged, or not JSON.
     """
-    import ijson
-
     number = 0
     with open_json(path) as file:
         try:
-            for value in ijson.items(file, prefix, use_float=True):
-                yield value
+            reader = _Reader(io.TextIOWrapper(file, encoding="utf-8-sig"))
+            for item in reader.items(member):
+                yield item
                 number += 1
-        except (ijson.JSONError, EOFError, OSError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError) as error:
-            reason = str(error).strip().splitlines()
-            raise ValueError(
-                f"{path}: damaged after record {number} ({reason[0] if reason else error!r}); fetch or make it again"
-            ) from error
+        except (_NotJsonError, EOFError, OSError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: damaged after record {number} ({error}); fetch or make it again") from error
+
+
+def read_member(path: Path, member: str) -> Any:
+    """A small member of an object, None if it has none; reads no further than to it. Raises as stream_items."""
+    with open_json(path) as file:
+        try:
+            reader = _Reader(io.TextIOWrapper(file, encoding="utf-8-sig"))
+            return reader.value() if reader.find(member) else None
+        except (_NotJsonError, EOFError, OSError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: damaged before {member} ({error}); fetch or make it again") from error
+
+
+class _NotJsonError(ValueError):
+    """What stands there is not JSON."""
+
+
+class _Reader:
+    """Decodes values from a text that is held piece by piece."""
+
+    def __init__(self, text: TextIO) -> None:
+        self._text, self._held, self._place = text, "", 0
+
+    def items(self, member: str) -> Iterator[Any]:
+        """Items of the list in a member, or of the list that is the document; then reads on to the end."""
+        if self.find(member) if member else self._next() == "[":
+            self._take("[")
+            if self._next() != "]":
+                yield self.value()
+                while self._take(",]") == ",":
+                    yield self.value()
+        # The checksum of a compressed file stands at its end.
+        while self._text.read(_BLOCK):
+            pass
+
+    def find(self, member: str) -> bool:
+        """Goes to the value of a member of the object that the document is."""
+        self._take("{")
+        if self._next() == "}":
+            return False
+        while True:
+            name = self.value()
+            self._take(":")
+            if name == member:
+                return True
+            self.value()
+            if self._take(",}") == "}":
+                return False
+
+    def value(self) -> Any:
+        """The value that follows."""
+        self._next()
+        size = _BLOCK
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._held, self._place)
+            except json.JSONDecodeError as error:
+                problem = error.msg
+            else:
+                # A number may go on in the next piece: 1, 1.5 and 1.5e-7 all begin alike.
+                if self._held[end : end + 1] in _AFTER_VALUE:
+                    self._place = end
+                    return value
+                problem = f"{self._held[end : end + 1] or 'the end'} follows a value"
+            if len(self._held) - self._place > _LONGEST or not self._more(size):
+                raise _NotJsonError(problem)
+            size *= 2
+
+    def _next(self) -> str:
+        """The next character that is no space; empty at the end."""
+        while True:
+            self._place = _SPACE.match(self._held, self._place).end()  # type: ignore[union-attr]
+            if self._place < len(self._held):
+                return self._held[self._place]
+            if not self._more(_BLOCK):
+                return ""
+
+    def _take(self, expected: str) -> str:
+        found = self._next()
+        if not found or found not in expected:
+            raise _NotJsonError(f"{' or '.join(expected)} should stand where {found or 'the text ends'}")
+        self._place += 1
+        return found
+
+    def _more(self, size: int) -> bool:
+        piece = self._text.read(size)
+        self._held, self._place = self._held[self._place :] + piece, 0
+        return bool(piece)
 
 
 @contextmanager

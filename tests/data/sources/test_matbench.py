@@ -132,16 +132,15 @@ def test_another_file_or_a_part_is_refused(tmp_path, small, column, rows, messag
 def test_damage_is_told(tmp_path, small):
     whole = official(tmp_path / "f.json.gz", "y", [[structure(4 + 0.1 * n), n] for n in range(20)]).read_bytes()
     (tmp_path / "f.json.gz").write_bytes(whole[:-40])
-    seen: list = []
-    with pytest.raises(ValueError, match=r"f\.json\.gz: damaged after record \d+ .*fetch or make it again"):
-        seen.extend(read_matbench(tmp_path / "f.json.gz", "matbench_small"))
+    with pytest.raises(ValueError, match=r"f\.json\.gz: damaged .*fetch or make it again"):
+        list(read_matbench(tmp_path / "f.json.gz", "matbench_small"))
     plain = tmp_path / "f.json"
     content = json.loads(gzip.decompress(whole))
     plain.write_text(json.dumps(content | {"data": content["data"][:-1]}))
     with pytest.raises(ValueError, match="19 rows of data for 20 entries"):
         list(read_matbench(plain, "matbench_small"))
     plain.write_text("<html>moved</html>")
-    with pytest.raises(ValueError, match=r"f\.json: damaged after record 0 \("):
+    with pytest.raises(ValueError, match=r"f\.json: damaged before columns \("):
         list(read_matbench(plain, "matbench_small"))
 
 
