@@ -1,7 +1,7 @@
 """The only reader of a ConfigDict: checks it, and builds what it describes."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cgcnn_jax.data import elements, sources, splits
-from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import NearestK, NeighborRule, Radius, VoronoiBonds, WholeShells
