@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import allocator, cli
+from experiments import cli
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Network and training; the configuration of each task if not given. The protocol sets the data."
@@ -50,7 +50,7 @@ def main() -> None:
             raise FileNotFoundError(
                 f"{data / task.folder}: no such folder; {task.name} has its crystals there (--data)"
             )
-    allocator.keep_freed_memory()
+    cli.prepare()
     from cgcnn_jax.benchmark.protocol import run_task
     from experiments import data as loading
     from experiments.watch import Terminal, say

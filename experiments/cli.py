@@ -12,8 +12,12 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
+from experiments import allocator, compilation
+
 STOPPED = 75  # exit status of a run that was stopped and can go on; EX_TEMPFAIL of sysexits.h
 
+ALLOCATOR = flags.DEFINE_enum("allocator", "tuned", ["tuned", "default"], "Memory settings (Linux CPU); default: none.")
+COMPILED = flags.DEFINE_bool("keep_compiled", True, "Keep compiled programs in the user's cache folder.")
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
 
@@ -50,6 +54,14 @@ def run(
         if TRACEBACK.value or type(error).__module__.startswith("jax"):
             raise
         _fail(str(error) or repr(error), 1)
+
+
+def prepare() -> None:
+    """Makes the settings that jax must find when it is imported."""
+    if ALLOCATOR.value == "tuned":
+        allocator.keep_freed_memory()
+    if COMPILED.value:
+        compilation.keep_compiled_programs()
 
 
 def executor(workers: int) -> Executor | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import allocator, cli
+from experiments import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test", "all"], "Which crystals.")
@@ -20,7 +20,7 @@ OUTPUT = flags.DEFINE_string("output", None, "Name of the results in the folder;
 
 
 def main() -> None:
-    allocator.keep_freed_memory()
+    cli.prepare()
     import numpy as np
 
     from cgcnn_jax import config as configs

@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from experiments import allocator, cli
+from experiments import cli
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
 INPUT = flags.DEFINE_multi_string("input", None, "File or folder; may be given several times.", required=True)
@@ -23,7 +23,7 @@ WORKERS = flags.DEFINE_integer("workers", 0, "Processes that read structures; 0 
 
 
 def main() -> None:
-    allocator.keep_freed_memory()
+    cli.prepare()
     from cgcnn_jax.files import write_text
     from cgcnn_jax.predict import Predictor
 

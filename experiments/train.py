@@ -15,7 +15,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import allocator, cli
+from experiments import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; append :paper for the paper's preset.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/NAME of the configuration if not given.")
@@ -25,7 +25,7 @@ def main() -> None:
     began = time.monotonic()
     file, preset = cli.config_file()
     config = _config_of(file)
-    allocator.keep_freed_memory()
+    cli.prepare()
     # Imported after the flags are checked, so that a misspelt one is told at once.
     from cgcnn_jax.run import run
     from experiments import data

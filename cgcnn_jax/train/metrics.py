@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 
 def regression_metrics(target: ArrayLike, prediction: ArrayLike) -> dict[str, float]:
@@ -68,6 +67,9 @@ def classification_metrics(label: ArrayLike, probability: ArrayLike) -> dict[str
     Raises:
       ValueError: If the shapes disagree, no label is known, or a label is not a class number.
     """
+    # A second to import, which regression and prediction need not wait for.
+    from sklearn.metrics import precision_recall_fscore_support
+
     classes, probability = known_classes(label, probability)
     n_class = probability.shape[1]
     if np.isnan(probability).any():
@@ -170,6 +172,8 @@ def _roc_auc(classes: np.ndarray, probability: np.ndarray) -> float:
     if probability.shape[1] == 2:
         occurring = np.array([1])
     # scikit-learn's own one-vs-rest refuses float32 probabilities (they do not sum to 1) and classes without a crystal.
+    from sklearn.metrics import roc_auc_score
+
     return float(np.mean([roc_auc_score(classes == one, probability[:, one]) for one in occurring]))
 
 

@@ -1,0 +1,46 @@
+"""The cache of compiled programs, for entry points: a second start of the same run compiles nothing."""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+
+def keep_compiled_programs() -> Path | None:
+    """Keeps what jax compiles in the user's cache folder. Call before jax is imported.
+
+    CGCNN_JAX_COMPILED names another folder, or none to keep nothing; jax's own JAX_COMPILATION_CACHE_DIR goes first.
+
+    Returns:
+      The folder, None if nothing is kept or jax decides.
+    """
+    wanted = os.environ.get("CGCNN_JAX_COMPILED", "")
+    if wanted == "none" or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return None
+    import platformdirs
+
+    root = Path(os.environ.get("CGCNN_JAX_CACHE", platformdirs.user_cache_path("cgcnn_jax")))
+    # Programs are made for one kind of processor; a home folder may serve several.
+    folder = (Path(wanted).expanduser() if wanted else root / "compiled") / _processor()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a home folder that cannot be written to costs time, nothing else
+        return None
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    # For every program it finds, XLA for CPUs prints pages about preferences it takes for missing instructions. What
+    # really goes wrong in XLA reaches Python as an exception.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    return folder
+
+
+def _processor() -> str:
+    """A name for the kind of processor: its model and instructions."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        lines = [platform.processor(), platform.version()]
+    kept = [
+        line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part")) or ":" not in line
+    ]
+    return f"{platform.machine()}-{hashlib.sha256(chr(10).join(kept).encode()).hexdigest()[:12]}"
