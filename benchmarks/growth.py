@@ -47,7 +47,7 @@ SAMPLE = 8000  # real crystals; larger sets repeat them, strained
 TIMEOUT = 300  # seconds that one value may take
 
 LINEAR = (0.85, 1.15)
-CONSTANT = 0.15
+CONSTANT = 0.2
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,10 @@ def exponents(x: Sequence[float], y: Sequence[float]) -> list[float]:
 
 def kind(exponent: float) -> str:
     """How a growth with this exponent is called."""
-    if abs(exponent) < CONSTANT:
+    if abs(exponent) <= CONSTANT:
         return "constant"
+    if exponent < 0:
+        return "falling"
     return "below linear" if exponent < LINEAR[0] else "above linear" if exponent > LINEAR[1] else "linear"
 
 
@@ -389,7 +391,7 @@ def table(axis: Axis, results: dict[str, list[tuple[Case, dict[str, Any]]]]) -> 
     for series, points in results.items():
         for key, (name, unit) in axis.measures.items():
             x, y = values(axis, points, key)
-            cells = [f"{result[key]:.3g}" if result.get(key) else "–" for _, result in points]
+            cells = [_short(result[key]) if result.get(key) else "–" for _, result in points]
             # Adding zero turns -0.00 to 0.00.
             steps = " ".join(f"{round(exponent, 2) + 0:.2f}" for exponent in exponents(x, y))
             growth = describe(x, y) if len(x) > 1 else "–"
@@ -398,6 +400,11 @@ def table(axis: Axis, results: dict[str, list[tuple[Case, dict[str, Any]]]]) -> 
         for case, result in points:
             if "problem" in result:
                 yield f"\n{axis.label} {getattr(case, axis.field):,} {series}: {result['problem']}"
+
+
+def _short(value: float) -> str:
+    """Three digits, without an exponent."""
+    return f"{float(f'{value:.3g}'):,g}" if value < 1e5 else f"{value:,.0f}"
 
 
 def draw(results: dict[str, dict[str, list[tuple[Case, dict[str, Any]]]]], path: Path) -> None:

@@ -20,6 +20,7 @@ def test_exponents_are_those_of_powers() -> None:
     [
         ((1, 10, 100), "linear"),
         ((5, 5, 5), "constant"),
+        ((100, 10, 10), "falling to 100 (-1.00), constant from there"),
         ((1, 100, 10_000), "above linear (2.00)"),
         # Exponents log10(2) = 0.30 and log10(10) = 1.
         ((1, 2, 20), "below linear to 100 (0.30), linear from there"),
@@ -38,7 +39,7 @@ def test_stretches_of_one_kind_are_named_once() -> None:
 
 
 def test_the_bounds_of_linear_growth() -> None:
-    exponents = (0.14, 0.16, 0.84, 0.86, 1.14, 1.16)
+    exponents = (-0.19, 0.21, 0.84, 0.86, 1.14, 1.16)
     assert [growth.kind(exponent) for exponent in exponents] == [
         *("constant", "below linear", "below linear"),
         *("linear", "linear", "above linear"),
