@@ -35,7 +35,6 @@ from cgcnn_jax.data import batching, store
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import WholeShells
-from cgcnn_jax.data.sources import Source
 from cgcnn_jax.files import write_text
 from cgcnn_jax.graph import concatenate
 
@@ -223,7 +222,7 @@ def _measure_cells(case: Case, data: str) -> dict[str, float]:
 
 def _measure_set(case: Case, data: str, folder: Path) -> dict[str, float]:
     crystals = workload.sample(data, min(case.crystals, SAMPLE))
-    source = Source(lambda: workload.repeated(crystals, case.crystals))
+    source = workload.Repeated(crystals, case.crystals)
 
     def build() -> store.GraphStore:
         return store.build(source, Featurizer(), cache=Path(cache))
@@ -470,6 +469,8 @@ def _guide(panel: Any) -> None:
     x = np.array([points[:, 0].min(), points[:, 0].max()])
     start = np.median([line[0, 1] for line in lines])
     limits = panel.get_ylim()
+    if limits[1] / limits[0] < (x[1] / x[0]) ** 0.5:
+        return  # it would leave the panel at once
     panel.plot(x, start * x / x[0], ":", color="0.6", lw=1.2, zorder=0)
     panel.set_ylim(limits)
 

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -34,12 +34,21 @@ def sample(data: str, number: int) -> list[Crystal]:
     return list(islice(read(data, stride), number))
 
 
-def repeated(crystals: Sequence[Crystal], number: int) -> Iterator[Crystal]:
-    """So many crystals, each time they are gone through under new ids and strained by 0.1 % more: no two are alike."""
-    for place in range(number):
-        copy, which = divmod(place, len(crystals))
-        one = crystals[which]
-        yield replace(one, id=f"{one.id}.{copy}", lattice=one.lattice * (1 + 1e-3 * copy))
+@dataclass(frozen=True)
+class Repeated:
+    """So many crystals; each time the given ones are gone through under new ids and strained by 0.1 % more.
+
+    Made anew whenever it is iterated over, so that a large set need not be in memory.
+    """
+
+    crystals: Sequence[Crystal]
+    number: int
+
+    def __iter__(self) -> Iterator[Crystal]:
+        for place in range(self.number):
+            copy, which = divmod(place, len(self.crystals))
+            one = self.crystals[which]
+            yield replace(one, id=f"{one.id}.{copy}", lattice=one.lattice * (1 + 1e-3 * copy))
 
 
 class Workload(NamedTuple):

@@ -65,7 +65,7 @@ def test_a_supercell_folds_back_and_a_displaced_one_does_not(rock_salt) -> None:
 
 
 def test_no_two_repeated_crystals_are_alike(rock_salt) -> None:
-    found = list(workload.repeated([rock_salt, replace(rock_salt, id="other")], 5))
+    found = list(workload.Repeated([rock_salt, replace(rock_salt, id="other")], 5))
     assert [one.id for one in found] == ["NaCl.0", "other.0", "NaCl.1", "other.1", "NaCl.2"]
     np.testing.assert_allclose(found[4].lattice, 5.64 * 1.002 * np.eye(3))
 
