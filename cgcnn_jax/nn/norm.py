@@ -62,4 +62,6 @@ def weighted_moments(x: Array, weight: Array, axis_name: str | None = None) -> t
     count = weight.sum() if axis_name is None else jax.lax.psum(weight.sum(), axis_name)
     rows = jnp.maximum(count, 1.0)
     mean = total(x) / rows
-    return mean, total(jnp.square(x - mean[None, :])) / rows, count
+    # The variance does not change with the mean to first order: d/dm sum w (x - m)^2 = -2 sum w (x - m) = 0 at the mean.
+    centered = x - jax.lax.stop_gradient(mean)[None, :]
+    return mean, total(jnp.square(centered)) / rows, count
