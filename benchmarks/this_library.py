@@ -15,7 +15,7 @@ from cgcnn_jax.data import batching, dataset, store
 from cgcnn_jax.data.crystal import Crystal, CrystalError
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.featurize import Featurizer
-from cgcnn_jax.data.sources import Source, read_directory
+from cgcnn_jax.data.sources import Entries, read_directory
 from cgcnn_jax.nn.model import init_variables
 from cgcnn_jax.train.optimizer import build_optimizer, learning_rate_schedule
 from cgcnn_jax.train.state import init_state
@@ -148,5 +148,5 @@ def _load(config: ConfigDict, featurizer: Featurizer) -> Dataset:
     return dataset.load(configs.build_entries(config), featurizer, configs.target_names(config), on_error="skip")
 
 
-def _entries(folder: Path) -> Source:
-    return Source(lambda: read_directory(folder, ["label"]))
+def _entries(folder: Path) -> Entries:
+    return Entries(lambda: read_directory(folder, ["label"]))
