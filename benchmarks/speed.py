@@ -10,6 +10,7 @@ Rows that --only chooses among:
   graphs      structure to graph, one core: neighbours, quotient and all here, neighbour search and sort alone there
   train       training steps on quotient graphs, settings of the published formation-energy model
   train_full  the same on full graphs
+  stream      training streamed to the device, against all crystals lying there (this library alone)
   inference   predictions from stored graphs with the published weights, batches put together on both sides
   cifs        CIF files to predictions by the command lines of both, from a cold start
   run         experiments.train: memory, padding and compilations (this library alone)
@@ -34,7 +35,7 @@ from benchmarks.processes import Published, checked, our_environment
 from experiments import allocator
 
 ROOT = Path(__file__).parents[1]
-ROWS = ("graphs", "train", "train_full", "inference", "cifs", "run")
+ROWS = ("graphs", "train", "train_full", "stream", "inference", "cifs", "run")
 MISSING = """\
 without --reference only this library is measured. To compare, check out the published code and name an interpreter that
 has torch, scikit-learn, pymatgen and numpy (this one, if it has):
@@ -67,7 +68,7 @@ class Row:
     ours: Sequence[float]
     theirs: Sequence[float]
     show: Callable[[float], str]
-    goal: int
+    goal: float
 
     def __str__(self) -> str:
         ratio = "–"
@@ -175,6 +176,14 @@ class Benchmark:
             self.notes.append(
                 f"{title}: " + self._reached(ours[name].count(), ours[name].crystals_per_step, found[name])
             )
+
+    def stream(self) -> None:
+        from benchmarks.this_library import StreamedTraining, Training
+
+        resident = Training(self.folder, quotient=True)
+        found = self.alternate({"streamed": StreamedTraining(resident), "on the device": resident})
+        title = "training, streamed (right: this library, all crystals on the device)"
+        self.rows.append(str(Row(title, found["streamed"], found["on the device"], show_rate, 0.8)))
 
     def _reached(self, counted: tuple[float, float], crystals: float, seconds: Sequence[float]) -> str:
         """What a step takes of the device's peaks, and 1,000 epochs of time."""
@@ -376,7 +385,7 @@ def main() -> None:
             benchmark.graphs()
         if {"train", "train_full"} & set(arguments.only):
             benchmark.training()
-        for name in ("inference", "cifs", "run"):
+        for name in ("stream", "inference", "cifs", "run"):
             if name in arguments.only:
                 getattr(benchmark, name)()
         print("| what | this library | published code | ratio | goal |\n|---|---|---|---|---|")

@@ -17,6 +17,7 @@ from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.sources import Entries, read_directory
 from cgcnn_jax.nn.model import init_variables
+from cgcnn_jax.train.feed import StreamFeed
 from cgcnn_jax.train.optimizer import build_optimizer, learning_rate_schedule
 from cgcnn_jax.train.state import init_state
 from cgcnn_jax.train.step import compile_steps, to_device
@@ -72,6 +73,9 @@ class Training:
 
     Attributes:
       dataset: The crystals.
+      epoch: The plan of an epoch.
+      new_state: Makes the state that training begins with.
+      new_stream: Makes the feed that streams the same crystals.
       padding: Shares of nodes and edges that are padding.
     """
 
@@ -87,12 +91,13 @@ class Training:
         self._n_step = settings.steps_per_epoch(len(every))
         optimizer = build_optimizer(chosen, learning_rate_schedule(chosen, settings.epochs, self._n_step))
         budget = batching.training_budget(graphs, every, self._n_step, settings.seed)
-        steps = compile_steps(
-            model, optimizer, scaler.task, budget, batching.packing_budget(graphs, settings.batch_size), 0.0
-        )
+        packing = batching.packing_budget(graphs, settings.batch_size)
+        steps = compile_steps(model, optimizer, scaler.task, budget, packing, 0.0)
+        self.new_state = lambda: init_state(init_variables(model, 0, table), optimizer, 1, averages=False)
+        self.new_stream = lambda: StreamFeed(steps, graphs, targets, scaler, budget, packing)
         self._data = to_device(graphs, targets, scaler)
-        self._state = init_state(init_variables(model, 0, table), optimizer, 1, averages=False)
-        epoch = batching.epoch_plan(graphs, every, budget, self._n_step, (0, 0))
+        self._state = self.new_state()
+        self.epoch = epoch = batching.epoch_plan(graphs, every, budget, self._n_step, (0, 0))
         self.padding = batching.padding_share(graphs, epoch, budget)
         self._plan = jnp.tile(jnp.asarray(epoch), (max(1, _STEPS // self._n_step), 1))
         self._lowered = steps.train.lower(self._state, self._data, self._plan, 0, self._n_step, 0)
@@ -121,6 +126,20 @@ class Training:
         """
         before, after = self._lowered.cost_analysis(), self._train.cost_analysis()
         return (before or {}).get("flops", math.nan), (after or {}).get("bytes accessed", math.nan)
+
+
+class StreamedTraining:
+    """The same epochs with the crystals left on the host and their batches streamed to the device."""
+
+    def __init__(self, resident: Training) -> None:
+        self._state, self._feed = resident.new_state(), resident.new_stream()
+        self._plan = np.tile(resident.epoch, (4, 1))
+        self._n_crystal = 4 * len(resident.dataset)
+
+    def __call__(self) -> Measured:
+        began = time.perf_counter()
+        self._state = jax.block_until_ready(self._feed.train(self._state, self._plan, 0, len(self._plan), 0))
+        return time.perf_counter() - began, self._n_crystal
 
 
 class Inference:
