@@ -37,8 +37,9 @@ class Terminal(Watcher):
         self._bar.refresh()
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        shown = "val_mae" if "val_mae" in record else "val_error"
-        self._bar.set_postfix_str(f"{shown} {record[shown]:.4g} {self._unit if shown == 'val_mae' else ''}")
+        # Of several targets, or classes, there is no one error in a unit; without validation there is the training's.
+        shown = next(key for key in ("val_mae", "val_error", "train_mae", "train_loss") if key in record)
+        self._bar.set_postfix_str(f"{shown} {record[shown]:.4g} {self._unit if shown.endswith('_mae') else ''}")
 
     def should_stop(self) -> bool:
         return self._should_stop()

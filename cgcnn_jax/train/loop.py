@@ -36,7 +36,8 @@ class TrainSettings:
       epochs: Passes over the training split.
       batch_size: Crystals a step, on average over an epoch.
       seed: Of initial weights, shuffles and dropout.
-      patience: Epochs without a better validation error after which training stops; 0 never stops early.
+      patience: Epochs without a better validation error after which training stops; 0 never stops early, as it must be
+        where no crystal validates.
       average_decay: Of the exponential average of the weights that then predicts, (1 + t) / (10 + t) at step t until
         that is larger; 0 leaves averaging off.
       save_seconds: Time between checkpoints.
@@ -95,7 +96,7 @@ def fit(
     on_epoch: Callable[[Record], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Fit:
-    """Trains, and keeps the weights with the lowest validation error.
+    """Trains, and keeps the weights with the lowest validation error; with an empty validation split, the last.
 
     The same arguments give the same parameters bit for bit on the CPU, however often training was stopped and resumed.
 
@@ -104,7 +105,8 @@ def fit(
       variables: Its initial variables; ignored when a checkpoint is there.
       graphs: All crystals, unpadded.
       targets: Labels in their units, [n_graph, n_target], NaN where unknown.
-      split: Indices of train and val.
+      split: Indices of train and val. Where val is empty, records have no val_* and the weights after the last epoch
+        (their average, with averaging) are the best.
       scaler: Fitted on the training split.
       settings: Portions.
       optimizer_settings: Updates.
@@ -115,11 +117,14 @@ def fit(
       should_stop: Asked between stretches of about a second; True saves and returns.
 
     Raises:
-      ValueError: If the validation split has no label, so that no weights are better than others.
+      ValueError: If the crystals of the validation split have no label, so that no weights are better than others, or
+        there is patience and no validation split.
       Diverged: If loss or gradient is not finite; the last checkpoint before that is kept.
     """
     train, val = split["train"], split["val"]
-    if np.isnan(targets[val]).all():
+    if not len(val) and settings.patience:
+        raise ValueError(f"train.patience needs crystals to validate on, and val is empty; got {settings.patience}")
+    if len(val) and np.isnan(targets[val]).all():
         raise ValueError(f"none of the {len(val)} crystals of the validation split has a label to choose weights by")
     steps_per_epoch = settings.steps_per_epoch(len(train))
     schedule = learning_rate_schedule(optimizer_settings, settings.epochs, steps_per_epoch)
@@ -193,20 +198,20 @@ def fit(
                 return stopped(False)
             if done < steps_per_epoch and time.monotonic() - last_save > settings.save_seconds:
                 save()
-        values = predict(state.predicting, val_plan)[val]
         record: Record = {
             "epoch": epoch,
             "step": int(state.step),
             "learning_rate": float(schedule(int(state.step) - 1)),
             **_train_record(state.sums, scaler),
-            **_val_record(targets[val], values, scaler),
         }
-        error = record["val_error"]
-        record["is_best"] = bool(error < float(state.best_error))
-        if record["is_best"]:
+        if len(val):
+            record |= _val_record(targets[val], predict(state.predicting, val_plan)[val], scaler)
+            record["is_best"] = bool(record["val_error"] < float(state.best_error))
+        # With nothing to choose by, the latest weights are the best.
+        if record.get("is_best", True):
             state = state.replace(
                 best=jax.tree.map(jnp.array, state.predicting),
-                best_error=jnp.float32(error),
+                best_error=jnp.float32(record.get("val_error", np.inf)),
                 best_epoch=jnp.int32(epoch),
             )
         state = state.replace(sums=Sums.zero(targets.shape[1]))

@@ -52,8 +52,8 @@ class TrainState(struct.PyTreeNode):
       average: Exponential average of the weights, which then predicts; None without averaging.
       opt_state: The optimiser's.
       sums: Of the epoch so far.
-      best: The weights with the lowest validation error so far.
-      best_error: That error; infinite before the first validation.
+      best: The weights with the lowest validation error so far; without validation, those after the latest epoch.
+      best_error: That error; infinite before the first validation, and without.
       best_epoch: Its epoch, -1 before.
     """
 

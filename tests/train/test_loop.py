@@ -142,6 +142,61 @@ def test_the_average_of_weights_predicts(make_problem):
     assert max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (state.average, state.weights)), strict=True))
 
 
+def without_validation(problem):
+    """The same problem whose validation crystals are in no split."""
+    return problem.changed(split={**problem.split, "val": np.array([], dtype=int)})
+
+
+@pytest.mark.parametrize("feed", ["device", "stream"])
+def test_without_validation_the_last_weights_are_the_best(make_problem, assert_same, feed):
+    # Validated, the first epochs are the best here; the training crystals, and so the steps, are the same.
+    validated = with_mirrored_validation(
+        make_problem(settings={"epochs": 6, "feed": feed}, optimizer={"learning_rate": 0.02})
+    )
+    problem = without_validation(validated)
+    records, own = [], []
+    chosen, last = validated.run(on_epoch=records.append), problem.run(on_epoch=own.append)
+    assert int(chosen.state.best_epoch) < 5 == int(last.state.best_epoch)
+    assert_same(chosen.state.weights, last.state.weights)
+    assert_same(last.state.best, last.state.weights)
+    for record, with_val in zip(own, records, strict=True):
+        kept = {key: value for key, value in with_val.items() if not key.startswith("val_") and key != "is_best"}
+        assert record | {"seconds": 0} == kept | {"seconds": 0}
+    # What predicts are those weights: crystal by crystal, in the shape of a batch of its own.
+    alone = predict_batch(problem.model, last.state.weights, select(problem.graphs, np.array([7]), PadBudget(3, 16, 2)))
+    np.testing.assert_allclose(last.values[7], problem.scaler.unscale(alone[:1])[0], rtol=1e-5)
+
+
+def test_without_validation_the_average_of_the_last_weights_predicts(make_problem, assert_same):
+    problem = without_validation(make_problem(settings={"average_decay": 0.9}))
+    state = problem.run().state
+    assert_same(state.best, state.average)
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (state.best, state.weights)), strict=True))
+
+
+def test_without_validation_a_stopped_run_goes_on_to_the_same_weights(make_problem, assert_same, tmp_path):
+    problem = without_validation(make_problem(model={"dropout": 0.3}))
+    whole = problem.run()
+    for _ in range(3):
+        part = problem.run(tmp_path, should_stop=lambda: True)
+    assert part.is_finished or problem.run(tmp_path).is_finished
+    with Checkpoints(tmp_path) as checkpoints:
+        assert_same(checkpoints.restore_weights(whole.state.best), whole.state.best)
+
+
+def test_patience_without_validation_is_refused(make_problem):
+    with pytest.raises(ValueError, match=r"train\.patience needs crystals to validate on, and val is empty; got 2"):
+        without_validation(make_problem(settings={"patience": 2})).run()
+
+
+def test_validation_crystals_without_a_label_are_refused(make_problem):
+    problem = make_problem()
+    targets = problem.targets.copy()
+    targets[problem.split["val"]] = np.nan
+    with pytest.raises(ValueError, match="none of the 6 crystals of the validation split has a label"):
+        problem.changed(targets=targets).run()
+
+
 def init_weights(problem):
     optimizer = build_optimizer(problem.optimizer, lambda step: 0.1)
     return init_state(init_variables(problem.model, 0, problem.table), optimizer, 1, averages=False).weights
