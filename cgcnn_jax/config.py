@@ -95,9 +95,9 @@ def validate(config: ConfigDict) -> None:
         raise ValueError("config.data.target must name the property to learn, as in --config.data.target=band_gap")
     if config.data.source != "demo" and not config.data.path and not source.fetched(_request(config)):
         raise ValueError(f"config.data.path must say where the {config.data.source} crystals lie")
-    kind = source.kind(config.data.task)
-    if kind and kind != config.model.task:
-        raise ValueError(f"config.model.task must be {kind} for {config.data.task}; got {config.model.task}")
+    task = source.task(config.data.task)
+    if task and task.kind and task.kind != config.model.task:
+        raise ValueError(f"config.model.task must be {task.kind} for {task.name}; got {config.model.task}")
     if config.data.source == "demo" and config.data.wanted:
         raise ValueError(
             f"this experiment has no embedded data. It wants {config.data.wanted}; "
@@ -134,7 +134,8 @@ def validate(config: ConfigDict) -> None:
 
 def target_names(config: ConfigDict) -> tuple[str, ...]:
     """Properties to learn, as the source names them; those of the benchmark's task if none are given."""
-    return _listed(config.data.target) or _listed(sources.SOURCES[config.data.source].target(config.data.task))
+    task = sources.SOURCES[config.data.source].task(config.data.task)
+    return _listed(config.data.target) or ((task.target,) if task else ())
 
 
 def units(config: ConfigDict) -> tuple[str, ...]:

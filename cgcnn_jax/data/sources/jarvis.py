@@ -7,19 +7,23 @@ K. Choudhary et al., npj Comput. Mater. 6, 173 (2020), doi:10.1038/s41524-020-00
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cgcnn_jax.data import sets
 from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected, as_number
 from cgcnn_jax.data.sources import jsonl
 from cgcnn_jax.data.sources.stream import open_json, stream_items
 from cgcnn_jax.data.splits import NAMES
+from cgcnn_jax.data.tasks import Task
 
-# As data/jarvis_dft3d and the documentation of jarvis-tools (docs/databases.md) give them.
-UNITS = {
+# Of official columns, as data/jarvis_dft3d and the documentation of jarvis-tools (docs/databases.md) give them.
+_UNITS = {
     "formation_energy_peratom": "eV/atom",
     "optb88vdw_total_energy": "eV/atom",
     "ehull": "eV/atom",
@@ -34,7 +38,22 @@ UNITS = {
     "e_form": "eV/atom",
     "gappbe": "eV",
 }
-_PREFIXES = ("dft_3d_", "megnet_")
+# Names here of those that JSON lines and property configurations have; the others keep theirs.
+_NAMES = {
+    "formation_energy_peratom": "formation_energy_eV_per_atom",
+    "optb88vdw_total_energy": "total_energy_eV_per_atom",
+    "ehull": "e_above_hull_eV_per_atom",
+    "optb88vdw_bandgap": "gap_optb88vdw_eV",
+    "mbj_bandgap": "gap_mbj_eV",
+    "bulk_modulus_kv": "K_voigt_GPa",
+    "shear_modulus_gv": "G_voigt_GPa",
+    "e_form": "formation_energy_eV_per_atom",
+    "gappbe": "gap_pbe_eV",
+}
+UNITS = _UNITS | {name: _UNITS[column] for column, name in _NAMES.items()}
+# Of the leaderboard's benchmarks, and the suite that they stand for. MEGNet's is MP-2018.6.1, whose test split has 4,239
+# crystals: C. Chen et al., Chem. Mater. 31, 3564 (2019), doi:10.1021/acs.chemmater.9b01294.
+_SUITES: dict[str, tuple[str, int | None]] = {"dft_3d_": ("jarvis_dft3d", None), "megnet_": ("mp_2018_6_1", 4239)}
 
 
 def read_jarvis(
@@ -44,8 +63,8 @@ def read_jarvis(
 
     Args:
       path: A .json, .json.zip or .json.gz list, or JSON lines (read_jsonl's), a file or a folder.
-      benchmark: A leaderboard's .json.zip: its crystals alone are taken, each with its split and, under the name of the
-        benchmark's property, its value.
+      benchmark: A leaderboard's .json.zip: its crystals alone are taken, each with its split and, under both names of
+        the benchmark's property, its value.
       targets: What is to be learned; for JSON lines whose splits differ from property to property
         (meta.split_other[PROPERTY]).
 
@@ -55,10 +74,9 @@ def read_jarvis(
     """
     path = Path(path)
     wanted = read_benchmark(benchmark) if benchmark else None
-    name = target_of(benchmark) if benchmark else ""
+    names = (task_of(benchmark).column, task_of(benchmark).target) if benchmark else ()
     found = False
-    is_lines = path.is_dir() or path.name.endswith(jsonl.SUFFIXES)
-    for entry in _read_lines(path, targets) if is_lines else _read_list(path):
+    for entry in _read_lines(path, targets) if is_lines(path) else _read_list(path):
         if wanted is None or isinstance(entry, Rejected):
             # A record that cannot be read matters only if the benchmark has it.
             if wanted is None or entry.id in wanted:
@@ -66,11 +84,34 @@ def read_jarvis(
         elif entry.id in wanted:
             found = True
             split, value = wanted[entry.id]
-            yield Crystal(
-                entry.id, entry.lattice, entry.species, entry.frac_coords, {**entry.targets, name: value}, split
-            )
+            yield replace(entry, targets={**entry.targets, **dict.fromkeys(names, value)}, split=split)
     if wanted is not None and not found:
         raise ValueError(f"{path}: holds none of the {len(wanted)} crystals of {benchmark}")
+
+
+def read_task_lines(path: str | Path, task: Task) -> Iterator[Crystal | Rejected]:
+    """The crystals of a benchmark from JSON lines, which carry its values and its split themselves.
+
+    They are those that have the task's target and a split; a line that cannot be read may be one.
+
+    Raises:
+      FileNotFoundError: If there is no such file.
+      ValueError: If one is damaged, or there is none of these crystals.
+    """
+    found = False
+    for entry in _read_lines(Path(path), (task.target,)):
+        if isinstance(entry, Rejected):
+            yield entry
+        elif entry.split is not None and not math.isnan(entry.targets.get(task.target, math.nan)):
+            found = True
+            yield entry
+    if not found:
+        raise ValueError(f"{path}: no record has {task.target} and a split; is it data of {task.name}?")
+
+
+def is_lines(path: Path) -> bool:
+    """Whether a path is read as JSON lines: a folder, or a file so named."""
+    return path.is_dir() or path.name.endswith(jsonl.SUFFIXES)
 
 
 def read_benchmark(path: str | Path) -> dict[str, tuple[str, float]]:
@@ -101,10 +142,25 @@ def read_benchmark(path: str | Path) -> dict[str, tuple[str, float]]:
     return found
 
 
-def target_of(benchmark: str | Path) -> str:
-    """The property that a benchmark is about: dft_3d_formation_energy_peratom.json.zip -> formation_energy_peratom."""
-    name = Path(benchmark).name.split(".json")[0]
-    return next((name.removeprefix(prefix) for prefix in _PREFIXES if name.startswith(prefix)), name)
+def task_of(benchmark: str | Path) -> Task:
+    """The task of a benchmark: the name of one of the leaderboard, or the .json.zip of any."""
+    name = str(benchmark)
+    stem = Path(name).name.split(".json")[0]
+    prefix = next((prefix for prefix in _SUITES if stem.startswith(prefix)), "")
+    suite, n_test = _SUITES.get(prefix, ("", None))
+    column = stem.removeprefix(prefix)
+    known = sets.SETS.get(name)
+    return Task(
+        name,
+        column,
+        _NAMES.get(column, column),
+        _UNITS.get(column, ""),
+        known.records if known else 0,
+        kind="regression" if known else None,
+        suite=suite,
+        source="jarvis",
+        n_test=n_test,
+    )
 
 
 def _read_lines(path: Path, targets: Sequence[str]) -> Iterator[Crystal | Rejected]:

@@ -11,10 +11,11 @@ A. Dunn et al., npj Comput. Mater. 6, 138 (2020), doi:10.1038/s41524-020-00406-3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from cgcnn_jax.data import sets, tasks
 from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected, as_number
 from cgcnn_jax.data.sources import jsonl
 from cgcnn_jax.data.sources.stream import read_member, stream_items
@@ -24,25 +25,16 @@ _SEED = 18012019
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(tasks.Task):
     """A Matbench task.
 
     Attributes:
-      name: The official name.
-      column: The target's name in the official file.
-      target: Its name here, which is that of the JSON lines.
-      unit: Of the target.
-      size: Entries; folds are defined over all of them.
-      kind: What is learned.
       power: Name of 10 to the power of the target, for a target that is a logarithm, and its unit.
     """
 
-    name: str
-    column: str
-    target: str
-    unit: str
-    size: int
-    kind: Literal["regression", "classification"] = "regression"
+    suite: str = "matbench"
+    source: str = "matbench"
+    num_folds: int = NUM_FOLDS
     power: tuple[str, str] | None = None
 
     @property
@@ -55,19 +47,24 @@ class Task:
         return f"mb-{self.short.replace('_', '-')}-{position + 1:0{len(str(self.size))}d}"
 
 
-# Columns, sizes and units: matbench/matbench_v0.1_dataset_metadata.json of materialsproject/matbench.
+def _task(short: str, column: str, target: str, unit: str, **more: Any) -> Task:
+    name = f"matbench_{short}"
+    return Task(name, column, target, unit, sets.SETS[name].records, **more)
+
+
+# Columns and units: matbench/matbench_v0.1_dataset_metadata.json of materialsproject/matbench.
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task("matbench_log_kvrh", "log10(K_VRH)", "log10_K_vrh_GPa", "log10(GPa)", 10987, power=("K_vrh_GPa", "GPa")),
-        Task("matbench_log_gvrh", "log10(G_VRH)", "log10_G_vrh_GPa", "log10(GPa)", 10987, power=("G_vrh_GPa", "GPa")),
-        Task("matbench_perovskites", "e_form", "e_form_eV_per_cell", "eV/cell", 18928),
-        Task("matbench_phonons", "last phdos peak", "last_phdos_peak_cm-1", "1/cm", 1265),
-        Task("matbench_dielectric", "n", "refractive_index_n", "", 4764),
-        Task("matbench_jdft2d", "exfoliation_en", "exfoliation_energy_meV_per_atom", "meV/atom", 636),
-        Task("matbench_mp_gap", "gap pbe", "gap_pbe_eV", "eV", 106113),
-        Task("matbench_mp_e_form", "e_form", "formation_energy_eV_per_atom", "eV/atom", 132752),
-        Task("matbench_mp_is_metal", "is_metal", "is_metal", "", 106113, "classification"),
+        _task("log_kvrh", "log10(K_VRH)", "log10_K_vrh_GPa", "log10(GPa)", power=("K_vrh_GPa", "GPa")),
+        _task("log_gvrh", "log10(G_VRH)", "log10_G_vrh_GPa", "log10(GPa)", power=("G_vrh_GPa", "GPa")),
+        _task("perovskites", "e_form", "e_form_eV_per_cell", "eV/cell"),
+        _task("phonons", "last phdos peak", "last_phdos_peak_cm-1", "1/cm"),
+        _task("dielectric", "n", "refractive_index_n", ""),
+        _task("jdft2d", "exfoliation_en", "exfoliation_energy_meV_per_atom", "meV/atom"),
+        _task("mp_gap", "gap pbe", "gap_pbe_eV", "eV"),
+        _task("mp_e_form", "e_form", "formation_energy_eV_per_atom", "eV/atom"),
+        _task("mp_is_metal", "is_metal", "is_metal", "", kind="classification"),
     )
 }
 UNITS = {task.target: task.unit for task in TASKS.values()} | {
@@ -108,7 +105,7 @@ def task_of(name: str) -> Task:
 
 
 def official_folds(task: Task, labels: Sequence[float] | None = None) -> np.ndarray:
-    """The test fold of each entry, i[size]: five folds of a shuffle with Matbench's seed.
+    """The test fold of each entry, i[size]: folds of a shuffle with Matbench's seed.
 
     Args:
       task: The task.
@@ -118,7 +115,7 @@ def official_folds(task: Task, labels: Sequence[float] | None = None) -> np.ndar
 
     folds = np.empty(task.size, dtype=int)
     kind = StratifiedKFold if task.kind == "classification" else KFold
-    cut = kind(n_splits=NUM_FOLDS, shuffle=True, random_state=_SEED).split(np.zeros(task.size), labels)
+    cut = kind(n_splits=task.num_folds, shuffle=True, random_state=_SEED).split(np.zeros(task.size), labels)
     for number, (_, test) in enumerate(cut):
         folds[test] = number
     return folds

@@ -7,6 +7,7 @@ from pathlib import Path
 from cgcnn_jax.data import sets
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.sources import ase, cdvae, demo, directory, files, jarvis, jsonl, matbench
+from cgcnn_jax.data.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,14 @@ class Source:
       read: Reads a request whose path is not empty, the demo's excepted.
       fetched: The set (data.sets) that an empty path means; None if there is none.
       units: Of the targets whose unit the source knows.
-      target: The target of a task, where the task says it.
-      kind: "regression" or "classification" where the task says it; empty otherwise.
+      task: A task by its name, None for an empty one; raises ValueError for a name it does not know.
       has_split: Whether its crystals come with an official split.
     """
 
     read: Callable[[Request], Iterator[Entry | Rejected]]
     fetched: Callable[[Request], str | None] = lambda request: None
     units: Mapping[str, str] = field(default_factory=dict)
-    target: Callable[[str], str] = lambda task: ""
-    kind: Callable[[str], str] = lambda task: ""
+    task: Callable[[str], Task | None] = lambda name: None
     has_split: Callable[[Request], bool] = lambda request: False
 
 
@@ -59,6 +58,8 @@ def _read_files(request: Request) -> Iterator[Entry | Rejected]:
 def _read_jarvis(request: Request) -> Iterator[Entry | Rejected]:
     benchmark = None
     if request.task:
+        if request.task in sets.SETS and jarvis.is_lines(request.place):
+            return jarvis.read_task_lines(request.place, jarvis.task_of(request.task))
         benchmark = sets.locate(request.task) if request.task in sets.SETS else Path(request.task).expanduser()
         if not benchmark.is_file():
             known = ", ".join(one.name for one in sets.SETS.values() if one.benchmark)
@@ -75,8 +76,7 @@ SOURCES: dict[str, Source] = {
         lambda request: matbench.read_matbench(request.place, request.task),
         fetched=lambda request: matbench.task_of(request.task).name,
         units=matbench.UNITS,
-        target=lambda task: matbench.task_of(task).target,
-        kind=lambda task: matbench.task_of(task).kind,
+        task=lambda name: matbench.task_of(name) if name else None,
         has_split=lambda request: True,
     ),
     "jarvis": Source(
@@ -84,7 +84,7 @@ SOURCES: dict[str, Source] = {
         # The leaderboard was made of the set of 2021.
         fetched=lambda request: "jarvis_megnet" if request.task.startswith("megnet") else "jarvis_dft_3d_2021",
         units=jarvis.UNITS,
-        target=lambda task: jarvis.target_of(task) if task else "",
+        task=lambda name: jarvis.task_of(name) if name else None,
         has_split=lambda request: bool(request.task),
     ),
     "cdvae": Source(

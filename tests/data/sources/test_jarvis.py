@@ -10,7 +10,7 @@ import pytest
 from cgcnn_jax.data import elements
 from cgcnn_jax.data.crystal import Crystal, Rejected
 from cgcnn_jax.data.sources import read_jarvis, read_jsonl
-from cgcnn_jax.data.sources.jarvis import read_benchmark
+from cgcnn_jax.data.sources.jarvis import read_benchmark, read_task_lines, task_of
 
 
 def zipped(path, content):
@@ -93,6 +93,20 @@ def test_json_lines_carry_a_split_for_each_property(shared_data):
     own = {one.id: one.split for one in read_jarvis(path, targets=("gap_mbj_eV",))}
     # Its first record: test for the formation energy, train for the mBJ gap.
     assert own["JVASP-5"] == "train"
+
+
+def test_json_lines_give_a_task_its_crystals_and_their_split(shared_data):
+    # Counts as the README has them: 18,067 records, of which 6,041 have a bulk modulus.
+    task = task_of("dft_3d_bulk_modulus_kv")
+    assert (task.target, task.unit, task.size, task.suite) == ("K_voigt_GPa", "GPa", 19680, "jarvis_dft3d")
+    path = shared_data / "jarvis_dft3d"
+    crystals = list(read_task_lines(path, task))
+    assert len(crystals) == 6041
+    # For each, what its own split of this property says.
+    own = {one.id: one.split for one in read_jarvis(path, targets=(task.target,))}
+    assert all(one.split == own[one.id] for one in crystals)
+    with pytest.raises(ValueError, match=r"no record has gap_pbe_eV and a split; is it data of megnet_gappbe\?"):
+        list(read_task_lines(path, task_of("megnet_gappbe")))
 
 
 def test_both_forms_give_the_same_crystals(tmp_path, shared_data):
