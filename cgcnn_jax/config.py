@@ -106,6 +106,11 @@ def validate(config: ConfigDict) -> None:
         )
     if config.split.by_composition and split_kind(config) not in ("ratio", "k_fold"):
         raise ValueError(f"config.split.by_composition needs split.kind ratio or k_fold; got {split_kind(config)}")
+    # Whether a source has folds, which val_ratio divides, or a split of its own is known of tasks; of others, later.
+    is_folds = task is not None and task.num_folds > 1
+    is_known = is_folds or split_kind(config) != "source"
+    if config.train.patience and is_known and not _wants_val(config, split_kind(config), is_folds):
+        raise ValueError(_patience_without_val(config))
     if config.train.seed < 0 or config.split.seed < 0:
         raise ValueError(f"config.train.seed and split.seed must not be negative; got {config.train.seed}")
     if config.model.task == "classification" and len(target_names(config)) != 1:
@@ -225,15 +230,21 @@ def build_model(config: ConfigDict, table_shape: tuple[int, int], n_output: int)
 
 
 def build_split(config: ConfigDict, dataset: Dataset) -> Split:
-    """Indices of train, val and test. Raises ValueError if the split cannot be made or train or val is empty."""
+    """Indices of train, val and test.
+
+    Raises:
+      ValueError: If the split cannot be made, train is empty, or val is without being asked for.
+    """
     chosen, fold = config.split, config.data.fold
     groups = dataset.formulas() if chosen.by_composition else None
-    match split_kind(config):
+    kind = split_kind(config)
+    is_folds = kind == "source" and splits.are_folds(dataset.source_split)
+    match kind:
         case "ratio":
             split = splits.by_ratio(dataset.ids, chosen.ratios, chosen.seed, groups)
         case "size":
             split = splits.by_size(dataset.ids, chosen.sizes, chosen.seed)
-        case "source" if splits.are_folds(dataset.source_split):
+        case "source" if is_folds:
             split = splits.from_folds(dataset.ids, dataset.source_split, fold, chosen.val_ratio, chosen.seed)
         case "source":
             split = splits.from_source(dataset.source_split)
@@ -241,10 +252,34 @@ def build_split(config: ConfigDict, dataset: Dataset) -> Split:
             split = splits.from_files(dataset.ids, dict(zip(splits.NAMES, chosen.files, strict=True)))
         case "k_fold":
             split = splits.k_fold(dataset.ids, chosen.num_folds, fold, chosen.val_ratio, chosen.seed, groups)
-    for name in ("train", "val"):
+    for name in ("train", "val") if _wants_val(config, kind, is_folds) else ("train",):
         if not len(split[name]):
-            raise ValueError(f"config.split gives {name} no crystal of {len(dataset)}; training needs train and val")
+            raise ValueError(f"config.split gives {name} no crystal of {len(dataset)}; training needs {name}")
+    if config.train.patience and not len(split["val"]):
+        raise ValueError(_patience_without_val(config))
     return split
+
+
+def _wants_val(config: ConfigDict, kind: str, is_folds: bool) -> bool:
+    """Whether the split asks for crystals that choose the weights; a source without val does not."""
+    match kind:
+        case "ratio":
+            return config.split.ratios[1] > 0
+        case "size":
+            return config.split.sizes[1] > 0
+        case "files":
+            return bool(config.split.files[1])
+        case "k_fold":
+            return config.split.val_ratio > 0
+        case _:
+            return is_folds and config.split.val_ratio > 0
+
+
+def _patience_without_val(config: ConfigDict) -> str:
+    return (
+        "config.train.patience must be 0 where config.split leaves no crystal to validate on: training then takes the "
+        f"number of epochs that train.epochs says; got {config.train.patience}"
+    )
 
 
 def build_scaler(config: ConfigDict, targets: np.ndarray, train: np.ndarray) -> TargetScaler:

@@ -199,7 +199,7 @@ def _judge(
     measured = {
         name: evaluation.measure(scaler, crystals.targets[split[name]], fitted.values[split[name]]) for name in NAMES
     }
-    judged = "test" if len(split["test"]) else "val"
+    judged = next(name for name in ("test", "val", "train") if len(split[name]))
     targets, values = crystals.targets[split[judged]], fitted.values[split[judged]]
     bounds = evaluation.measure_intervals(scaler, targets, values)
     ids = [crystals.ids[i] for i in split[judged]]
@@ -267,6 +267,9 @@ def _facts(config: ConfigDict, crystals: Dataset, split: Split) -> Iterator[str]
         f"{len(crystals)} crystals ({len(crystals.rejected)} left out), {atoms} atoms as {nodes} nodes; "
         + ", ".join(f"{name} {len(split[name])}" for name in NAMES)
     )
+    if not len(split["val"]):
+        averaged = "averaged " if config.train.average_decay else ""
+        yield f"no crystal validates: the {averaged}weights after the last epoch are kept"
     if configs.atom_table_name(config).endswith(".json"):
         yield f"atom features of {configs.atom_table_name(config)}"
 

@@ -51,7 +51,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.split.sizes = (0, 0, 0)  # crystals in train, val, test, for kind=size
     config.split.files = ("", "", "")  # id files of train, val, test, for kind=files
     config.split.num_folds = 5  # for kind=k_fold
-    config.split.val_ratio = 0.1  # share of val in the other folds
+    config.split.val_ratio = 0.1  # share of val in the other folds; 0 trains on all of them and keeps the last weights
     config.split.by_composition = False  # no composition in two splits (ratio and k_fold)
     config.split.seed = 0
 

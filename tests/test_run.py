@@ -14,6 +14,7 @@ from cgcnn_jax.data import dataset
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.run import RunResult, Watcher, run
+from cgcnn_jax.scaling import TargetScaler
 from configs import formation_energy
 
 
@@ -125,3 +126,65 @@ def test_another_split_under_a_run_is_refused(
     moved = {"train": np.arange(10, 30), "val": np.arange(5), "test": np.arange(5, 10)}
     with pytest.raises(ValueError, match="the split changed since this run began: crystals moved between train, val"):
         run(config, tmp_path, data=crystals, split=moved)
+
+
+def test_a_run_without_validation_says_that_it_keeps_the_last_weights(
+    config: ConfigDict, crystals: Dataset, tmp_path: Path
+) -> None:
+    config = config.copy_and_resolve_references()
+    config.split.ratios, config.train.average_decay = (1.0, 0.0, 0.0), 0.5
+    told = Told()
+    result = run(config, tmp_path, data=crystals, watcher=told)
+    assert "no crystal validates: the averaged weights after the last epoch are kept" in told.messages
+    # With nothing held out at all, what is left to show is how the training crystals fit, and it is called that.
+    assert result.judged == "train" and set(result.pictures) == {"parity", "learning_curve"}
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + 30
+    summary = result.workdir.summary()
+    assert summary["best_epoch"] == 3
+    assert summary["metrics"]["val"] == summary["metrics"]["test"] == {}
+    error = result.workdir.records()[-1]
+    assert "train_mae" in error and not any(key.startswith("val") for key in error)
+
+
+def test_the_learning_curve_of_classes_without_validation_is_that_of_the_training_accuracy() -> None:
+    records = [{"epoch": epoch, "train_loss": 0.7, "train_accuracy": 0.5 + 0.1 * epoch} for epoch in range(3)]
+    labels = np.array([[0.0], [1.0]])
+    drawn = evaluation.learning_curves(TargetScaler.for_classes(labels, "metal", 2), records, best_epoch=2)
+    (line,) = drawn["learning_curve"].axes[0].lines
+    np.testing.assert_allclose(line.get_xydata(), [[0, 0.5], [1, 0.6], [2, 0.7]])
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"kind": "ratio", "ratios": (0.8, 0.0, 0.2)},
+        {"kind": "size", "sizes": (20, 0, 10)},
+        {"kind": "k_fold", "val_ratio": 0.0},
+        {"kind": "files", "files": ("train.txt", "", "")},
+    ],
+    ids=lambda asked: asked["kind"],
+)
+def test_val_may_be_empty_where_the_split_asks_for_that(
+    config: ConfigDict, crystals: Dataset, asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train.txt").write_text("\n".join(crystals.ids[:20]))
+    config = config.copy_and_resolve_references()
+    config.split.update(asked)
+    split = configs.build_split(config, crystals)
+    assert not len(split["val"]) and len(split["train"]) >= 20
+    config.train.patience = 3
+    with pytest.raises(ValueError, match=r"train\.patience must be 0 where config\.split leaves no crystal .*; got 3"):
+        configs.validate(config)
+
+
+def test_val_that_was_asked_for_and_is_empty_is_refused(
+    config: ConfigDict, crystals: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train.txt").write_text("\n".join(crystals.ids[:20]))
+    Path("val.txt").touch()
+    config = config.copy_and_resolve_references()
+    config.split.update({"kind": "files", "files": ("train.txt", "val.txt", "")})
+    with pytest.raises(ValueError, match=r"config\.split gives val no crystal of 30; training needs val"):
+        configs.build_split(config, crystals)

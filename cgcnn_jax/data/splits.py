@@ -56,10 +56,12 @@ def k_fold(
 
 
 def from_source(labels: Sequence[str | None]) -> Split:
-    """The split recorded in the source. Raises ValueError if a label is unknown or train or val is absent."""
+    """The split recorded in the source; val or test may be absent. Raises ValueError if a label is unknown or train is."""
     known = {label for label in labels if label is not None}
-    if not {"train", "val"} <= known <= set(NAMES):
-        raise ValueError(f"split.kind=source needs crystals marked train, val and test; the source has {sorted(known)}")
+    if not {"train"} <= known <= set(NAMES):
+        raise ValueError(
+            f"split.kind=source needs crystals marked train, and val and test if any; the source has {sorted(known)}"
+        )
     return {name: np.flatnonzero([label == name for label in labels]) for name in NAMES}
 
 

@@ -125,10 +125,17 @@ def test_source_split_is_as_marked():
     assert {name: index.tolist() for name, index in split.items()} == {"train": [1, 4], "val": [3], "test": [0]}
 
 
-@pytest.mark.parametrize("labels", [[None, None], ["train", "test"], ["train", "val", "valid"]])
+@pytest.mark.parametrize("labels", [[None, None], ["val", "test"], ["train", "val", "valid"]])
 def test_source_without_a_split_is_refused(labels):
-    with pytest.raises(ValueError, match=r"split\.kind=source needs crystals marked train, val and test; .* has \["):
+    with pytest.raises(
+        ValueError, match=r"split\.kind=source needs crystals marked train, and val and test if any; .* has \["
+    ):
         splits.from_source(labels)
+
+
+def test_a_source_may_have_no_crystals_for_val():
+    split = splits.from_source(["test", "train", "train"])
+    assert {name: index.tolist() for name, index in split.items()} == {"train": [1, 2], "val": [], "test": [0]}
 
 
 def test_files_list_ids_line_by_line(tmp_path: Path):

@@ -75,6 +75,20 @@ def test_the_seed_draws_val_and_nothing_else(phonons):
     assert set(first["val"].tolist()) != set(second["val"].tolist())
 
 
+def test_with_val_ratio_0_all_other_folds_train(phonons):
+    config, dataset = phonons
+    tested = configs.build_split(config, dataset)["test"]
+    config = config.copy_and_resolve_references()
+    config.split.val_ratio = 0.0
+    split = configs.build_split(config, dataset)
+    np.testing.assert_array_equal(split["test"], tested)
+    assert (len(split["val"]), len(split["train"])) == (0, 1012)
+    config.train.patience = 5
+    for check in (lambda: configs.validate(config), lambda: configs.build_split(config, dataset)):
+        with pytest.raises(ValueError, match=r"train\.patience must be 0 where config\.split leaves no .*; got 5"):
+            check()
+
+
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
@@ -139,7 +153,9 @@ def test_a_fetched_set_and_its_benchmark_are_found(tmp_path, monkeypatch):
             archive.writestr(name, json.dumps(content))
     config = configured(source="jarvis", task="dft_3d_mbj_bandgap")
     configs.validate(config)
-    assert (configs.target_names(config), configs.units(config)) == (("mbj_bandgap",), ("eV",))
+    # The name that JSON lines and the configurations have; the official one holds the same.
+    assert (configs.target_names(config), configs.units(config)) == (("gap_mbj_eV",), ("eV",))
+    assert all(one.targets["gap_mbj_eV"] == one.targets["mbj_bandgap"] for one in configs.build_entries(config))
     found = [(one.id, one.split, one.targets["mbj_bandgap"]) for one in configs.build_entries(config)]
     assert found == [("JVASP-1", "train", 1.5), ("JVASP-2", "test", 0.5)]
     config.data.task = "dft_3d_gap"
@@ -153,7 +169,7 @@ def test_a_fetched_set_and_its_benchmark_are_found(tmp_path, monkeypatch):
     # The same by path.
     path = tmp_path / "dft_3d_mbj_bandgap" / "dft_3d_mbj_bandgap.json.zip"
     config.data.update(task=str(path), path=str(tmp_path / "jarvis_dft_3d_2021" / "jdft_3d-8-18-2021.json.zip"))
-    assert configs.target_names(config) == ("mbj_bandgap",)
+    assert configs.target_names(config) == ("gap_mbj_eV",)
     assert [one.id for one in configs.build_entries(config)] == ["JVASP-1", "JVASP-2"]
 
 
