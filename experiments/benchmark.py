@@ -1,10 +1,11 @@
 r"""Runs the field's benchmarks as their protocols say, and sets the results beside the published ones.
 
-python -m experiments.benchmark --suite=matbench --tasks=matbench_phonons,matbench_dielectric --data=DATA \
-  --workdir=DIR [--config=configs/formation_energy.py] [--config.train.epochs=300 ...]
+python -m experiments.benchmark --suite=matbench --tasks=matbench_phonons,matbench_dielectric --workdir=DIR \
+  [--data=DATA] [--config=configs/formation_energy.py] [--config.train.epochs=300 ...]
 python -m experiments.benchmark --table --workdir=DIR --data=DATA
 
-Every fold is a run in DIR/TASK/fold_K; the same command goes on where it was stopped (exit status 75) and repeats
+The crystals are the official files that experiments.fetch has brought, or JSON lines in DATA. Every fold is a run of
+experiments.train in DIR/TASK/fold_K; the same command goes on where it was stopped (exit status 75) and repeats
 nothing. DIR/TASK/record.json has the errors of a task, DIR/table.md all tasks beside the published errors.
 """
 
@@ -12,18 +13,22 @@ import importlib
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments import cli
 
+if TYPE_CHECKING:
+    from cgcnn_jax.data.tasks import Task
+
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Network and training; the configuration of each task if not given. The protocol sets the data."
 )
 SUITE = flags.DEFINE_string("suite", None, "matbench, mp_2018_6_1 or jarvis_dft3d.")
 TASKS = flags.DEFINE_string("tasks", "all", "Tasks of the suite, separated by commas, or all.")
-DATA = flags.DEFINE_string("data", None, "Folder of the data sets.")
+DATA = flags.DEFINE_string("data", None, "Folder of data sets of JSON lines; the fetched sets if not given.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the benchmark.", required=True)
 TABLE = flags.DEFINE_bool("table", False, "Only write the table of what is finished.")
 LEADERBOARDS = flags.DEFINE_string("leaderboards", None, "Folder of published errors; DATA/leaderboards if not given.")
@@ -36,20 +41,13 @@ def main() -> None:
     if TABLE.value:
         _write_table(folder, published)
         return
-    if SUITE.value is None or data is None:
-        raise ValueError(
-            "--suite and --data say what to run and where the crystals lie (or --table, for a table alone)"
-        )
+    if SUITE.value is None:
+        raise ValueError("--suite says what to run (or --table, for a table alone)")
     cli.config_file()
     # Imported after the flags are checked, so that a misspelt one is told at once.
-    from cgcnn_jax.benchmark.tasks import find_tasks
+    from cgcnn_jax.benchmark.tasks import config_name, find_tasks
 
-    tasks = find_tasks(SUITE.value, TASKS.value)
-    for task in tasks:
-        if not (data / task.folder).exists():
-            raise FileNotFoundError(
-                f"{data / task.folder}: no such folder; {task.name} has its crystals there (--data)"
-            )
+    paths = _paths(find_tasks(SUITE.value, TASKS.value), data)
     cli.prepare()
     from cgcnn_jax.benchmark.protocol import run_task
     from experiments import data as loading
@@ -57,15 +55,29 @@ def main() -> None:
 
     command = shlex.join(["python", "-m", "experiments.benchmark", *sys.argv[1:]])
     watcher = Terminal()
-    for task in tasks:
-        config = CONFIG.value if CONFIG.value is not None else _own_config(task.config)
-        path = data / task.folder
+    for task, path in paths:
+        config = CONFIG.value if CONFIG.value is not None else _own_config(config_name(task))
         record = run_task(config, task, path, folder / task.name, load=loading.load, watcher=watcher, command=command)
         if record is None:
             say(f"stopped; the same command goes on:\n  {command}")
             sys.exit(cli.STOPPED)
         say(f"\n{_headline(record)}\n")
         _write_table(folder, published)
+
+
+def _paths(tasks: "list[Task]", data: Path | None) -> "list[tuple[Task, str]]":
+    """The tasks with their data, before hours are spent on the first: named ones must be there, of all those that are."""
+    from cgcnn_jax.benchmark.tasks import find_data
+
+    found = []
+    for task in tasks:
+        try:
+            found.append((task, find_data(task, data)))
+        except FileNotFoundError as error:
+            if TASKS.value != "all" or (task is tasks[-1] and not found):
+                raise
+            print(f"{task.name} is left out: {error}")
+    return found
 
 
 def _own_config(name: str) -> ConfigDict:

@@ -1,31 +1,28 @@
 """A task from its crystals to its record: every fold an ordinary run, so that a stopped benchmark goes on where it was.
 
-FOLDER/fold_0 ...    work directories, with fold.json once the fold is finished and its speed measured
+FOLDER/fold_0 ...    work directories as experiments.train makes them, with fold.json once the fold is finished and its speed measured
 FOLDER/record.json   the task's record, once all folds are finished
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.benchmark.record import fold_record, task_record
-from cgcnn_jax.benchmark.tasks import Task, entries, fold_split
-from cgcnn_jax.data.crystal import Entry, Rejected
+from cgcnn_jax.benchmark.tasks import check_marks
 from cgcnn_jax.data.dataset import Dataset
-from cgcnn_jax.run import Watcher, load_dataset, run
+from cgcnn_jax.data.tasks import Task
+from cgcnn_jax.run import Load, Watcher, load_dataset, run
 from cgcnn_jax.workdir import Workdir
-
-Load = Callable[[ConfigDict, np.ndarray, Iterable[Entry | Rejected]], Dataset]
 
 
 def run_task(
     config: ConfigDict,
     task: Task,
-    path: Path,
+    path: str | Path,
     folder: Path,
     *,
     load: Load = load_dataset,
@@ -37,9 +34,10 @@ def run_task(
     The test fold is looked at once, after training: scaling, weights and the choice of weights come from the others.
 
     Args:
-      config: Network, graphs and training; what the protocol says (data, task, split) is set here.
+      config: Network, graphs and training; what the protocol says (data, task, split) is set here. With
+        split.val_ratio=0 every crystal outside the test fold trains, and the last weights are kept.
       task: What to predict.
-      path: File or folder of its crystals.
+      path: `data.path`, the file or folder of its crystals; empty for the official files that were fetched.
       folder: Where the folds and the record go.
       load: Loads the crystals; called once, and not at all if every fold is finished.
       watcher: Told of the progress of every fold.
@@ -67,10 +65,11 @@ def run_task(
         if watcher.should_stop():
             return None
         if crystals is None:
-            crystals = load(settings, atom_table, entries(task, path))
+            crystals = load(settings, atom_table)
+            check_marks(task, crystals)
             digest = crystals.digest(atom_table)
             _check_digest(task, places, digest)
-        split = fold_split(task, crystals, fold, settings.split.val_ratio, settings.split.seed)
+        split = configs.build_split(settings, crystals)
         watcher.message(f"{task.name}" + (f", fold {fold + 1} of {task.num_folds}" if task.num_folds > 1 else ""))
         result = run(settings, place.path, data=crystals, split=split, watcher=watcher, command=command)
         if not result.is_finished:
@@ -85,23 +84,19 @@ def run_task(
     return record
 
 
-def _fold_config(config: ConfigDict, task: Task, path: Path, fold: int) -> ConfigDict:
+def _fold_config(config: ConfigDict, task: Task, path: str | Path, fold: int) -> ConfigDict:
     """The configuration with what the protocol says. Raises ValueError for what the protocol does not admit."""
     if config.init_from:
         raise ValueError(
             "config.init_from must be empty: weights trained elsewhere may have seen the crystals of the test folds"
         )
-    if not config.split.val_ratio and config.train.patience:
-        raise ValueError(
-            "config.split.val_ratio=0 trains on every crystal outside the test fold for a number of epochs chosen "
-            f"before, so config.train.patience must be 0; got {config.train.patience}"
-        )
     own = config.copy_and_resolve_references()
     with own.unlocked():
-        own.data.source, own.data.path = "jsonl", str(path)
-        own.data.target, own.data.unit, own.data.log10 = task.target, task.unit, False
+        own.data.source, own.data.path, own.data.task, own.data.fold = task.source, str(path), task.name, fold
+        # The task says target and unit.
+        own.data.target, own.data.unit, own.data.log10 = "", "", False
         own.model.task, own.model.num_classes = task.kind, 2
-        own.split.kind, own.split.num_folds, own.split.fold = "source", task.num_folds, fold
+        own.split.kind = "auto"
     return own
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cgcnn_jax.benchmark.tasks import Task
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.splits import NAMES, Split
+from cgcnn_jax.data.tasks import Task
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.train import metrics
 from cgcnn_jax.workdir import Workdir
@@ -72,15 +72,13 @@ def fold_record(task: Task, fold: int, place: Workdir, crystals: Dataset, split:
         if task.kind == "classification"
         else regression_scores(target, table["prediction"].to_numpy(float))
     )
-    is_val_of_train = bool(np.isin(split["val"], split["train"]).all())
-    n = {name: len(split[name]) for name in NAMES} | ({"val": 0} if is_val_of_train else {})
     return {
         "fold": fold,
         "scores": scores,
-        "crystals": n | {"test_official": task.n_official_test(fold)},
+        "crystals": {name: len(split[name]) for name in NAMES} | {"test_official": task.test_size(fold)},
         "present": len(crystals),
         "left_out": len(crystals.rejected),
-        "weights_chosen_by": "a tenth of the training crystals" if is_val_of_train else "val",
+        "weights_chosen_by": "val" if len(split["val"]) else "nothing: those after the last epoch",
         "metrics_of_val": summary["metrics"]["val"],
         "epochs": len(place.records()),
         "best_epoch": summary["best_epoch"],
@@ -97,13 +95,13 @@ def fold_record(task: Task, fold: int, place: Workdir, crystals: Dataset, split:
 def task_record(task: Task, folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The record of a task from those of its folds.
 
-      Every score has mean, max, min and std over the folds; std is sqrt(mean of (score - mean)^2), as on the Matbench
-      leaderboard, and absent where there is one fold. Hardware, versions and commit are those of the last fold; where folds
+    Every score has mean, max, min and std over the folds; std is sqrt(mean of (score - mean)^2), as on the Matbench
+    leaderboard, and absent where there is one fold. Hardware, versions and commit are those of the last fold; where folds
     differ in one of them, each has its own as well.
     """
     last = folds[-1]
     # What is the same in every fold stands once.
-    config = dict(last["config"], split={key: value for key, value in last["config"]["split"].items() if key != "fold"})
+    config = dict(last["config"], data={key: value for key, value in last["config"]["data"].items() if key != "fold"})
     once = ("hardware", "versions", "commit", "present", "left_out", "parameters", "data_digest")
     shared = {key for key in once if all(fold[key] == last[key] for fold in folds)} | {"config"}
     return {
@@ -114,9 +112,9 @@ def task_record(task: Task, folds: Sequence[Mapping[str, Any]]) -> dict[str, Any
         "metric": task.metric,
         "scores": {name: over_folds([fold["scores"][name] for fold in folds]) for name in last["scores"]},
         "crystals": {
-            "official": task.n_official,
+            "official": task.size,
             "present": last["present"],
-            "missing": task.n_official - last["present"],
+            "missing": task.size - last["present"],
             "left_out": last["left_out"],
         },
         "parameters": last["parameters"],

@@ -17,9 +17,20 @@ from typing import Any
 
 import pandas as pd
 
-from cgcnn_jax.benchmark.tasks import SUITES, Task
+from cgcnn_jax.benchmark.tasks import SUITES
+from cgcnn_jax.data.tasks import Task
 
 _DATASETS = {"mp_2018_6_1": "MP-2018.6.1", "jarvis_dft3d": "JARVIS dft_3d 2021"}
+# Names in tables of errors that papers print; the leaderboard's are those of the tasks.
+_PROPERTIES = {
+    "megnet_e_form": "formation_energy",
+    "megnet_gappbe": "band_gap",
+    "dft_3d_formation_energy_peratom": "formation_energy",
+    "dft_3d_optb88vdw_total_energy": "total_energy",
+    "dft_3d_optb88vdw_bandgap": "band_gap_optb88vdw",
+    "dft_3d_mbj_bandgap": "band_gap_mbj",
+    "dft_3d_ehull": "e_above_hull",
+}
 
 
 @dataclass(frozen=True)
@@ -75,10 +86,10 @@ def published(task: Task, folder: Path) -> Iterator[Row]:
         yield from _matbench(task.name.removeprefix("matbench_"), folder)
         return
     for row in _rows(folder / "published_mp2018_jarvis.csv"):
-        if row["dataset"] == _DATASETS[task.suite] and row["property"] == task.published:
+        if row["dataset"] == _DATASETS[task.suite] and row["property"] == _PROPERTIES.get(task.name):
             yield Row(row["model"], row["mae"], source=row["source"])
     for row in _rows(folder / "jarvis_leaderboard.csv"):
-        if row["benchmark"] == task.leaderboard:
+        if row["benchmark"] == task.name:
             yield Row(row["submission"], row["mae"], source="JARVIS leaderboard")
 
 
@@ -121,7 +132,7 @@ def _section(task: Task, record: Mapping[str, Any], others: Sequence[Row]) -> li
     unit = f", {task.unit}" if task.unit else ""
     rows = sorted([*_ours(record), *others], key=lambda row: _rank(task, row))
     is_classes = task.kind == "classification"
-    n_subset = next((row.n_subset for row in rows if row.n_subset and row.n_subset < task.n_official), None)
+    n_subset = next((row.n_subset for row in rows if row.n_subset and row.n_subset < task.size), None)
     columns = {
         "model": [f"**{row.model}**" if row.is_ours else row.model for row in rows],
         f"{'mean ' * (task.num_folds > 1)}{'ROC-AUC' if is_classes else 'MAE'}": [_number(row.mean) for row in rows],

@@ -1,6 +1,8 @@
+import gzip
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,30 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from sklearn.model_selection import KFold
 
 from cgcnn_jax import Predictor
+from cgcnn_jax import config as configs
 from cgcnn_jax.benchmark.protocol import run_task
 from cgcnn_jax.benchmark.table import markdown
-from cgcnn_jax.benchmark.tasks import SUITES, Task
-from cgcnn_jax.run import Watcher
+from cgcnn_jax.benchmark.tasks import SUITES
+from cgcnn_jax.data.sets import SETS, File
+from cgcnn_jax.data.sources import matbench, read_matbench
+from cgcnn_jax.data.sources.matbench import Task
+from cgcnn_jax.run import Watcher, run
 from configs import base
 
-TOY = Task("matbench", "matbench_toy", "toy", "Z", "", 40, num_folds=3)
+TOY = Task("matbench_toy", "y", "Z", "", 40, num_folds=3)
+HEAVY = Task("matbench_heavy", "y", "is_heavy", "", 30, "classification", num_folds=1, n_test=6)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def toys() -> Iterator[None]:
+    """Tasks of a few crystals among those of Matbench."""
+    with pytest.MonkeyPatch.context() as patch:
+        for task in (TOY, HEAVY):
+            patch.setitem(matbench.TASKS, task.name, task)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +56,8 @@ def write(path: Path, poisoned_fold: int = -1) -> Path:
         record["species"] = [["H", "He", "Li", "Be", "B", "C"][z - 1] for z in (a, b)]
         label = (a + b) if fold != poisoned_fold else 1e4 * (-1) ** n
         record["properties"] = {"Z": label, "is_heavy": int(a + b > 7)}
-        record["meta"] = {"matbench": {"toy": [f"mb-toy-{n + 1}", fold]}}
-        record["split"] = ("train", "train", "val", "train", "test")[n % 5]
+        published = ("train", "train", "val", "train", "test")[n % 5]
+        record["meta"] = {"matbench": {"toy": [f"{a}-{b}", fold], "heavy": [f"{a}-{b}", published]}}
         lines.append(json.dumps(record))
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -185,7 +202,7 @@ def test_other_data_are_refused(config: ConfigDict, whole: Path, tmp_path: Path)
     ("field", "value", "message"),
     [
         ("init_from", "runs/demo", "may have seen the crystals of the test folds"),
-        ("train.patience", 3, r"config\.train\.patience must be 0; got 3"),
+        ("train.patience", 3, r"config\.train\.patience must be 0 where .* no crystal to validate on: .*; got 3"),
     ],
 )
 def test_what_the_protocol_does_not_admit_is_refused(
@@ -202,8 +219,7 @@ def test_what_the_protocol_does_not_admit_is_refused(
 def test_classes_on_a_published_split_and_all_that_may_train_training(
     config: ConfigDict, crystals: Path, tmp_path: Path
 ) -> None:
-    task = Task("mp_2018_6_1", "heavy", "toy", "is_heavy", "", 30, "classification", n_test=6)
-    record = run_task(config, task, crystals, tmp_path)
+    record = run_task(config, HEAVY, crystals, tmp_path)
     assert record is not None
     (fold,) = record["folds"]
     assert fold["crystals"] == {"train": 18, "val": 6, "test": 6, "test_official": 6}
@@ -215,10 +231,64 @@ def test_classes_on_a_published_split_and_all_that_may_train_training(
     assert fold["scores"]["accuracy"] == np.mean([float(row[1]) == float(row[2]) for row in rows])
 
 
-def test_with_nothing_held_out_the_record_says_so(config: ConfigDict, crystals: Path, tmp_path: Path) -> None:
+def test_with_nothing_held_out_all_other_folds_train_and_the_last_weights_judge(
+    config: ConfigDict, crystals: Path, tmp_path: Path
+) -> None:
     other = config.copy_and_resolve_references()
     other.split.val_ratio = 0.0
     assert run_task(other, TOY, crystals, tmp_path, watcher=StopsAfter(3)) is None
     fold = json.loads((tmp_path / "fold_0" / "fold.json").read_text())
     assert fold["crystals"] == {"train": 20, "val": 0, "test": 10, "test_official": 14}
-    assert fold["weights_chosen_by"] == "a tenth of the training crystals"
+    assert fold["weights_chosen_by"] == "nothing: those after the last epoch"
+    assert fold["metrics_of_val"] == {} and fold["best_epoch"] == 2
+    members = json.loads((tmp_path / "fold_0" / "split.json").read_text())
+    assert not members["val"] and not set(members["train"]) & set(members["test"])
+    records = [json.loads(line) for line in (tmp_path / "fold_0" / "metrics.jsonl").open()]
+    assert len(records) == 3 and not any(key.startswith("val_") for one in records for key in one)
+    assert (tmp_path / "fold_0" / "learning_curve.png").exists()
+
+
+def configured_as_typed(config: ConfigDict, path: Path | str, fold: int) -> ConfigDict:
+    """With --config.data.source=matbench --config.data.task=matbench_toy --config.data.fold=K --config.data.path=PATH."""
+    typed = config.copy_and_resolve_references()
+    typed.data.source, typed.data.task, typed.data.path = "matbench", "matbench_toy", str(path)
+    typed.data.fold = fold
+    return typed
+
+
+def test_a_fold_is_the_run_that_train_makes(config: ConfigDict, crystals: Path, whole: Path, tmp_path: Path) -> None:
+    typed = configured_as_typed(config, crystals, fold=1)
+    assert json.loads((whole / "fold_1" / "config.json").read_text()) == json.loads(json.dumps(configs.to_dict(typed)))
+    run(typed, tmp_path)
+    for name in ("config.json", "split.json", "predictions.csv"):
+        assert (tmp_path / name).read_bytes() == (whole / "fold_1" / name).read_bytes()
+    # So that the run may as well go on, or be judged again, as one.
+    assert run(typed, whole / "fold_1").was_finished
+
+
+def test_official_files_that_were_fetched_need_no_path(
+    config: ConfigDict, crystals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task("matbench_toy", "y", "Z", "", 30, num_folds=2)
+    config = config.copy_and_resolve_references()
+    config.train.epochs = 1
+    monkeypatch.setitem(matbench.TASKS, task.name, task)
+    monkeypatch.setenv("CGCNN_JAX_DATA", str(tmp_path / "sets"))
+    phonons = SETS["matbench_phonons"]
+    file = f"{task.name}.json.gz"
+    monkeypatch.setitem(SETS, task.name, replace(phonons, name=task.name, files=(File(file, ""),), records=30))
+    with pytest.raises(FileNotFoundError, match=r"python -m experiments\.fetch matbench_toy"):
+        run_task(config, task, "", tmp_path / "runs")
+    rows = [[one.to_structure().as_dict(), one.targets["Z"]] for one in read_matbench(crystals, task.name)]
+    content = {"index": list(range(30)), "columns": ["structure", "y"], "data": rows}
+    (tmp_path / "sets" / task.name).mkdir(parents=True)
+    (tmp_path / "sets" / task.name / file).write_bytes(gzip.compress(json.dumps(content).encode()))
+    record = run_task(config, task, "", tmp_path / "runs")
+    assert record is not None
+    assert record["crystals"] == {"official": 30, "present": 30, "missing": 0, "left_out": 0}
+    judged = []
+    for k, (_, test) in enumerate(KFold(2, shuffle=True, random_state=18012019).split(rows)):
+        members = json.loads((tmp_path / "runs" / f"fold_{k}" / "split.json").read_text())["test"]
+        assert members == [f"mb-toy-{place + 1:02d}" for place in test]
+        judged += members
+    assert len(set(judged)) == 30

@@ -12,7 +12,7 @@ from cgcnn_jax.data import elements
 from cgcnn_jax.data.sources import read_demo
 from tests.experiments.runs import ROOT, TINY, Run
 
-PHONONS = ("--suite=matbench", "--tasks=matbench_phonons", "--config=configs/formation_energy.py")
+MATBENCH = ("--suite=matbench", "--config=configs/formation_energy.py")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_five_folds_a_record_and_a_table(run: Run, data: Path, tmp_path: Path) -> None:
     flags = (
-        *PHONONS,
+        *MATBENCH,
+        "--tasks=all",
+        "--config.split.val_ratio=0",
         f"--data={data}",
         f"--workdir={tmp_path}",
         *TINY,
@@ -50,14 +52,22 @@ def test_five_folds_a_record_and_a_table(run: Run, data: Path, tmp_path: Path) -
         "--config.model.num_convs=1",
     )
     done = run("benchmark", *flags)
+    # All tasks are those that have data, and the others are named.
+    assert "matbench_dielectric is left out: " in done.stdout
+    assert done.stdout.count("no crystal validates: the weights after the last epoch are kept") == 5
+    assert [path.parent.name for path in tmp_path.glob("*/record.json")] == ["matbench_phonons"]
     record = json.loads((tmp_path / "matbench_phonons" / "record.json").read_text())
     assert [fold["epochs"] for fold in record["folds"]] == [2] * 5
     assert record["crystals"] == {"official": 1265, "present": 60, "missing": 1205, "left_out": 0}
-    assert record["command"].startswith("python -m experiments.benchmark --suite=matbench --tasks=matbench_phonons")
+    assert record["command"].startswith("python -m experiments.benchmark --suite=matbench --config=")
     assert f"matbench_phonons: MAE {record['scores']['mae']['mean']:.4g} ± " in done.stdout
     table = (tmp_path / "table.md").read_text()
     assert "| **cgcnn_jax** |" in table and "| CGCNN v2019 | 57.76 | 12.31 |" in table
     assert "60 of 1265 crystals" in table
+    # A fold is a work directory as any, which evaluate reads: the errors are those of the record.
+    run("evaluate", f"--workdir={tmp_path / 'matbench_phonons' / 'fold_2'}")
+    judged = json.loads((tmp_path / "matbench_phonons" / "fold_2" / "evaluation_test" / "summary.json").read_text())
+    assert judged["metrics"]["test"]["mae"] == pytest.approx(record["folds"][2]["scores"]["mae"], rel=1e-5)
     # The same command again does nothing but write the table, and so does --table without the crystals.
     for again in (flags, ("--table", f"--workdir={tmp_path}", f"--leaderboards={data / 'leaderboards'}")):
         (tmp_path / "table.md").unlink()
@@ -66,7 +76,14 @@ def test_five_folds_a_record_and_a_table(run: Run, data: Path, tmp_path: Path) -
 
 
 def test_a_signal_ends_in_the_status_that_says_go_on(data: Path, tmp_path: Path) -> None:
-    flags = (*PHONONS, f"--data={data}", f"--workdir={tmp_path}", *TINY, "--config.train.epochs=100000")
+    flags = (
+        *MATBENCH,
+        "--tasks=matbench_phonons",
+        f"--data={data}",
+        f"--workdir={tmp_path}",
+        *TINY,
+        "--config.train.epochs=100000",
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.benchmark", *flags, "--config.data.cache="],
         cwd=ROOT,
@@ -87,7 +104,8 @@ def test_a_signal_ends_in_the_status_that_says_go_on(data: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--tasks=matbench_phonons",), "--suite and --data say what to run and where the crystals lie"),
+        (("--tasks=matbench_phonons",), "--suite says what to run"),
+        (("--suite=matbench", "--tasks=matbench_phonons"), "python -m experiments.fetch matbench_phonons"),
         (("--suite=matbench", "--tasks=phonon", "--data=."), "matbench has no task 'phonon'"),
         (("--suite=matbench", "--tasks=matbench_phonons", "--data=."), "matbench_phonons has its crystals there"),
         (("--suite=matbench", "--data=.", "--config=configs/phonons.py"), "no such file; from the project's folder"),
