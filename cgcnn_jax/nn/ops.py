@@ -82,10 +82,17 @@ def spread_like(tree: Tree, like: Array) -> Tree:
     """
 
     def mark(leaf: Array) -> Array:
-        axes = tuple(jax.typeof(like).vma - jax.typeof(leaf).vma)
+        axes = tuple(_spread_over(like) - _spread_over(leaf))
         return jax.lax.pcast(leaf, axes, to="varying") if axes else leaf
 
     return jax.tree.map(mark, tree)
+
+
+def _spread_over(x: Array) -> frozenset[str]:
+    """Axes of the devices over which an array inside a shard_map is spread."""
+    kind = jax.typeof(x)
+    # The name changed between jax 0.9 and 0.12.
+    return kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma
 
 
 def gated_sum(
