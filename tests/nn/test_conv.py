@@ -1,11 +1,5 @@
 """The fast paths of the convolutions against the equations written down plainly, in value and gradient."""
 
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +10,6 @@ from cgcnn_jax.nn.conv import GatedConv, NormGatedConv
 from cgcnn_jax.nn.dense import EdgeDense
 from cgcnn_jax.nn.ops import Affine, gated_sum
 
-ROOT = Path(__file__).parents[2]
 N_NODE, N_EDGE, WIDTH, BONDS = 7, 40, 5, 3
 
 
@@ -155,13 +148,5 @@ TWO_DEVICES = """
 """
 
 
-def test_two_devices_give_the_gradient_of_one():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(TWO_DEVICES)], env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "equal True", done.stderr[-2000:]
+def test_two_devices_give_the_gradient_of_one(on_two_devices):
+    assert on_two_devices(TWO_DEVICES) == "equal True"

@@ -1,18 +1,10 @@
 """Batch normalisation: numbers worked by hand, weights, the running average, and two devices."""
 
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cgcnn_jax.nn.norm import BatchNorm, weighted_moments
-
-ROOT = Path(__file__).parents[2]
 
 
 def variables(width=1, mean=0.0, var=1.0, scale=1.0, bias=0.0):
@@ -131,13 +123,5 @@ TWO_DEVICES = """
 """
 
 
-def test_two_devices_with_unequal_shares_equal_one():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(TWO_DEVICES)], env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "equal", done.stderr[-2000:]
+def test_two_devices_with_unequal_shares_equal_one(on_two_devices):
+    assert on_two_devices(TWO_DEVICES) == "equal"
