@@ -14,7 +14,7 @@ from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import NearestK, NeighborRule, Radius, VoronoiBonds, WholeShells
 from cgcnn_jax.data.splits import Split
-from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis
+from cgcnn_jax.nn.basis import Basis, BinnedBasis, GaussianBasis, ReciprocalBasis
 from cgcnn_jax.nn.conv import CONVOLUTIONS
 from cgcnn_jax.nn.model import CGCNN
 from cgcnn_jax.nn.ops import PRECISIONS
@@ -31,7 +31,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "graph.fidelity": ("", "published"),
     "graph.neighbors": ("shells", "nearest", "radius", "voronoi"),
     "atoms.properties": (2, 3, 9),  # type: ignore[dict-item]
-    "bonds.basis": ("gaussian", "bins"),
+    "bonds.basis": ("gaussian", "reciprocal", "bins"),
     "model.task": ("regression", "classification"),
     "model.conv": tuple(CONVOLUTIONS),
     "model.pool": POOLS,
@@ -124,6 +124,12 @@ def validate(config: ConfigDict) -> None:
         )
     if config.bonds.basis == "gaussian" and config.bonds.spacing >= config.bonds.cutoff:
         raise ValueError(f"config.bonds.spacing must be below bonds.cutoff; got {config.bonds.spacing}")
+    if config.bonds.basis == "reciprocal" and not 0 < config.bonds.low < config.bonds.cutoff:
+        raise ValueError(
+            f"config.bonds.low must lie between 0 and bonds.cutoff ({config.bonds.cutoff} Å); got {config.bonds.low}"
+        )
+    if config.bonds.num_gaussians < 2:
+        raise ValueError(f"config.bonds.num_gaussians must be at least 2; got {config.bonds.num_gaussians}")
     if config.optimizer.warmup_epochs >= config.train.epochs:
         raise ValueError(
             f"config.optimizer.warmup_epochs must be below train.epochs; got {config.optimizer.warmup_epochs} of "
@@ -206,18 +212,18 @@ def build_atom_table(config: ConfigDict) -> np.ndarray:
 def build_model(config: ConfigDict, table_shape: tuple[int, int], n_output: int) -> CGCNN:
     """The network."""
     bonds, model = config.bonds, config.model
-    basis = (
-        GaussianBasis(bonds.cutoff, bonds.spacing)
-        if bonds.basis == "gaussian"
-        else BinnedBasis(bonds.low, bonds.high, bonds.num_bins)
-    )
+    bases: dict[str, Basis] = {
+        "gaussian": GaussianBasis(bonds.cutoff, bonds.spacing),
+        "reciprocal": ReciprocalBasis(bonds.low, bonds.cutoff, bonds.num_gaussians),
+        "bins": BinnedBasis(bonds.low, bonds.high, bonds.num_bins),
+    }
     return CGCNN(
         n_output=n_output,
         table_shape=table_shape,
         features=model.features,
         conv=model.conv,
         num_convs=model.num_convs,
-        basis=basis,
+        basis=bases[bonds.basis],
         pool=model.pool,
         activate_pooled=model.activate_pooled,
         atom_layers=model.atom_layers,
@@ -354,6 +360,7 @@ _CAME_LATER = {
     "graph.share_last_shell": False,
     "data.task": "",
     "data.fold": 0,
+    "bonds.num_gaussians": 128,
     "model.precision": "default",
     "train.feed": "auto",
 }

@@ -73,10 +73,13 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.atoms.properties = 9  # the first 2, 3 or all 9 properties of the table (Table S1)
 
     config.bonds = ConfigDict()
-    config.bonds.basis = "gaussian"  # gaussian (released) or bins (paper)
-    config.bonds.cutoff = 8.0  # Å, centre of the last Gaussian
+    config.bonds.basis = (
+        "gaussian"  # gaussian (released), reciprocal (Gaussians of 1/d; PotNet, ComFormer) or bins (paper)
+    )
+    config.bonds.cutoff = 8.0  # Å, centre of the farthest Gaussian
     config.bonds.spacing = 0.2  # Å, between Gaussians, and their width
-    config.bonds.low = 0.7  # Å, lower edge of the first bin
+    config.bonds.num_gaussians = 128  # of reciprocal, even in 1/d from 1/cutoff to 1/low; 0.01/Å apart as published
+    config.bonds.low = 0.7  # Å, lower edge of the first bin; centre of the nearest Gaussian of reciprocal
     config.bonds.high = 5.2  # Å, upper edge of the last bin
     config.bonds.num_bins = 10
 

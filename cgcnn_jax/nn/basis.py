@@ -60,6 +60,38 @@ def binned_basis(distances: Array, *, low: float, high: float, num_bins: int) ->
     return nn.one_hot(jnp.clip(index, 0, num_bins - 1), num_bins, dtype=distances.dtype)
 
 
+def reciprocal_basis(distances: Array, *, shortest: float, cutoff: float, num_gaussians: int) -> Array:
+    r"""Expands reciprocal bond lengths in Gaussians on an even grid.
+
+    u_k = exp(-((1/d - mu_k) / s)^2),  mu_k = 1/cutoff + k s,  s = (1/shortest - 1/cutoff) / (num_gaussians - 1).
+    A Gaussian is s d^2 wide in d: fine where bonds are short and strong, coarse where they are long and many. Bonds
+    outside the range count as those at its ends: a bond that exists is seen, and padding of length 0 is no 1/0.
+
+    Args:
+      distances: Bond lengths in Å, [n_edge]. Padding may hold any finite value.
+      shortest: Distance of the last Gaussian in Å.
+      cutoff: Distance of the first Gaussian in Å.
+      num_gaussians: Number of Gaussians.
+
+    Returns:
+      Bond features u, [n_edge, num_gaussians].
+
+    Raises:
+      ValueError: If not 0 < shortest < cutoff, or there are fewer than two Gaussians.
+
+    Source: the energy-like -c/d of PotNet (Lin et al., 2023) and ComFormer (Yan et al., 2024). The factor c scales grid
+    and widths alike, so it drops out of u.
+    """
+    if not 0 < shortest < cutoff:
+        raise ValueError(f"need 0 < shortest < cutoff, got shortest={shortest} Å and cutoff={cutoff} Å")
+    if num_gaussians < 2:
+        raise ValueError(f"need at least 2 Gaussians to span a range, got {num_gaussians}")
+    spacing = (1 / shortest - 1 / cutoff) / (num_gaussians - 1)
+    centers = jnp.asarray(1 / cutoff + spacing * np.arange(num_gaussians), distances.dtype)
+    reciprocal = 1 / jnp.clip(distances, shortest, cutoff)
+    return jnp.exp(-jnp.square((reciprocal[:, None] - centers[None, :]) / spacing))
+
+
 class GaussianBasis(nn.Module):
     """`gaussian_basis` with its settings."""
 
@@ -79,3 +111,17 @@ class BinnedBasis(nn.Module):
 
     def __call__(self, distances: Array) -> Array:
         return binned_basis(distances, low=self.low, high=self.high, num_bins=self.num_bins)
+
+
+class ReciprocalBasis(nn.Module):
+    """`reciprocal_basis` with its settings."""
+
+    shortest: float = 0.7
+    cutoff: float = 8.0
+    num_gaussians: int = 128
+
+    def __call__(self, distances: Array) -> Array:
+        return reciprocal_basis(distances, shortest=self.shortest, cutoff=self.cutoff, num_gaussians=self.num_gaussians)
+
+
+Basis = GaussianBasis | BinnedBasis | ReciprocalBasis

@@ -7,7 +7,7 @@ from flax import linen as nn
 from jax import Array
 
 from cgcnn_jax.graph import CrystalGraphs
-from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis
+from cgcnn_jax.nn.basis import Basis
 from cgcnn_jax.nn.conv import CONVOLUTIONS
 from cgcnn_jax.nn.dense import Dense
 from cgcnn_jax.nn.ops import softplus
@@ -47,7 +47,7 @@ class CGCNN(nn.Module):
     features: int
     conv: str
     num_convs: int
-    basis: GaussianBasis | BinnedBasis
+    basis: Basis
     pool: str
     activate_pooled: bool
     atom_layers: int

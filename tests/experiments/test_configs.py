@@ -88,6 +88,7 @@ def test_every_field_has_a_comment_or_a_name_that_says_it_all() -> None:
         ("optimizer.l2", -1.0, r"config\.optimizer\.l2 must not be negative"),
         ("bonds.spacing", 9.0, r"config\.bonds\.spacing must be below bonds\.cutoff"),
         ("bonds.low", 6.0, r"config\.bonds\.low must be below bonds\.high"),
+        ("bonds.num_gaussians", 1, r"config\.bonds\.num_gaussians must be at least 2; got 1"),
         ("atoms.properties", 4, r"config\.atoms\.properties must be one of 2, 3, 9; got 4"),
     ],
 )
@@ -97,6 +98,16 @@ def test_wrong_value_names_field_rule_and_value(field: str, value: object, messa
     with config.unlocked():
         config[group][name] = value
     with pytest.raises(ValueError, match=message):
+        configs.validate(config)
+
+
+def test_the_reciprocal_basis_needs_a_range_of_distances() -> None:
+    config = load("formation_energy").copy_and_resolve_references()
+    with config.unlocked():
+        config.bonds.basis, config.bonds.low, config.bonds.high = "reciprocal", 8.0, 9.0
+    with pytest.raises(
+        ValueError, match=r"config\.bonds\.low must lie between 0 and bonds\.cutoff \(8\.0 Å\); got 8\.0"
+    ):
         configs.validate(config)
 
 

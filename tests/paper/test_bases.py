@@ -1,12 +1,20 @@
-"""Distances as features: the released Gaussians and the paper's ten bins."""
+"""Distances as features: the released Gaussians, those of 1/d, and the paper's ten bins."""
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis, binned_basis, gaussian_basis
+from cgcnn_jax.nn.basis import (
+    BinnedBasis,
+    GaussianBasis,
+    ReciprocalBasis,
+    binned_basis,
+    gaussian_basis,
+    reciprocal_basis,
+)
 
 
 def test_eight_angstrom_in_steps_of_a_fifth_are_41_gaussians():
@@ -48,6 +56,43 @@ def test_an_edge_belongs_to_the_bin_above_it():  # edges 0, 1, ..., 10 are exact
 def test_a_spacing_outside_the_range_is_an_error(spacing):
     with pytest.raises(ValueError, match="need 0 < spacing < cutoff"):
         gaussian_basis(jnp.ones(1), cutoff=8.0, spacing=spacing)
+
+
+def test_reciprocal_gaussians_by_hand():
+    # From 1/2 to 1/0.5 in four: centres 1/2, 1, 3/2, 2 per Å, 1/2 apart. 1/d = 1/2, 1 and 2 lie on the 1st, 2nd and 4th.
+    u = reciprocal_basis(jnp.array([2.0, 1.0, 0.5]), shortest=0.5, cutoff=2.0, num_gaussians=4)
+    steps = np.array([[0, 1, 2, 3], [1, 0, 1, 2], [3, 2, 1, 0]])
+    np.testing.assert_allclose(u, np.exp(-(steps.astype(float) ** 2)), rtol=1e-5)
+
+
+def test_reciprocal_gaussians_are_those_of_minus_c_over_d():
+    # Written as in the literature: x = -0.75/d on an even grid that ends at the same distances, in float64.
+    distances = np.random.default_rng(0).uniform(0.7, 8.0, 50).astype(np.float32)
+    grid = np.linspace(-0.75 / 0.7, -0.75 / 8.0, 128)
+    x = -0.75 / distances.astype(float)
+    expected = np.exp(-(((x[:, None] - grid) / (grid[1] - grid[0])) ** 2))[:, ::-1]
+    # 1/d up to 1.4 has an error of 1e-7, which over a spacing of 0.01 is 1e-5.
+    np.testing.assert_allclose(ReciprocalBasis()(jnp.array(distances)), expected, atol=5e-5)
+
+
+def test_bonds_beyond_the_reciprocal_range_count_to_its_ends():
+    basis = ReciprocalBasis(shortest=0.5, cutoff=2.0, num_gaussians=4)
+    np.testing.assert_array_equal(basis(jnp.array([0.0, 0.3, 1e3])), basis(jnp.array([0.5, 0.5, 2.0])))
+    # A distance of 0, as padding may have, is no 0 * inf in the derivative either.
+    assert jax.grad(lambda d: basis(d).sum())(jnp.array([0.0])) == 0
+
+
+@pytest.mark.parametrize(
+    ("shortest", "num_gaussians", "message"),
+    [
+        (0.0, 4, "need 0 < shortest < cutoff, got shortest=0.0 Å and cutoff=2.0 Å"),
+        (2.0, 4, "need 0 < shortest < cutoff"),
+        (0.5, 1, "need at least 2 Gaussians to span a range, got 1"),
+    ],
+)
+def test_an_empty_reciprocal_range_is_an_error(shortest, num_gaussians, message):
+    with pytest.raises(ValueError, match=message):
+        reciprocal_basis(jnp.ones(1), shortest=shortest, cutoff=2.0, num_gaussians=num_gaussians)
 
 
 def test_an_empty_range_of_bins_is_an_error():
