@@ -86,7 +86,9 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.model = ConfigDict()
     config.model.task = "regression"  # or classification, with cross entropy
     config.model.num_classes = 2
-    config.model.conv = "gated_norm"  # sum (Eq. 4), gated (Eq. 5 as printed), gated_norm (Eq. 5 as released)
+    # sum (Eq. 4), gated (Eq. 5 as printed), gated_norm (Eq. 5 as released), gated_mlp (that, with two-layer networks in
+    # gate and core; PotNet, ComFormer)
+    config.model.conv = "gated_norm"
     config.model.num_convs = 4  # R; the published formation-energy weights have 4
     config.model.features = 64  # width of atom vectors
     config.model.pool = "mean"  # mean (S16), softmax (S11-S13), site (S14-S15)

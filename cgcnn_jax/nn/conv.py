@@ -1,5 +1,6 @@
 """Graph convolutions: (node features, edge features, graph) -> node features."""
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -72,8 +73,8 @@ class NormGatedConv(Convolution):
 
         # An edge of the quotient stands for edge_weight bonds at each of its receiver's node_weight atoms.
         bonds = graphs.edge_weight * graphs.node_weight[graphs.receivers]
-        gate = EdgeDense(v.shape[-1], self.init_scale, self.precision, name="gate")(v, u, graphs)
-        core = EdgeDense(v.shape[-1], self.init_scale, self.precision, name="core")(v, u, graphs)
+        gate = self.of_bonds("gate", v, u, graphs)
+        core = self.of_bonds("core", v, u, graphs)
         total = gated_sum(
             gate,
             core,
@@ -85,5 +86,28 @@ class NormGatedConv(Convolution):
         )
         return softplus(v + norm("sum_norm")(total, graphs.node_weight, training=training)(total))
 
+    def of_bonds(self, name: str, v: Array, u: Array, graphs: CrystalGraphs) -> Array:
+        """What is normalised, of the "gate" or the "core": z W + b, [n_edge, d_node]."""
+        return EdgeDense(v.shape[-1], self.init_scale, self.precision, name=name)(v, u, graphs)
 
-CONVOLUTIONS: dict[str, type[Convolution]] = {"sum": SumConv, "gated": GatedConv, "gated_norm": NormGatedConv}
+
+class MLPGatedConv(NormGatedConv):
+    """Eq. 5 as released, with silu(z W_1 + b_1) W_2 for both z W + b: the same shape with networks of two layers.
+
+    One layer scores a bond by a sum of what its atoms and its length say alone; a second one can weigh them together.
+    There is no second bias, because the normalisation that follows would take it out. Source: as PotNet (Lin et al.,
+    2023) and ComFormer (Yan et al., 2024) describe their messages.
+    """
+
+    def of_bonds(self, name: str, v: Array, u: Array, graphs: CrystalGraphs) -> Array:
+        width = v.shape[-1]
+        hidden = EdgeDense(width, self.init_scale, self.precision, name=f"{name}_hidden")(v, u, graphs)
+        return Dense(width, self.init_scale, self.precision, use_bias=False, name=name)(jax.nn.silu(hidden))
+
+
+CONVOLUTIONS: dict[str, type[Convolution]] = {
+    "sum": SumConv,
+    "gated": GatedConv,
+    "gated_norm": NormGatedConv,
+    "gated_mlp": MLPGatedConv,
+}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cgcnn_jax.graph import CrystalGraphs
-from cgcnn_jax.nn.conv import GatedConv, NormGatedConv
+from cgcnn_jax.nn.conv import GatedConv, MLPGatedConv, NormGatedConv
 from cgcnn_jax.nn.dense import EdgeDense
 from cgcnn_jax.nn.ops import Affine, gated_sum
 
@@ -44,10 +44,26 @@ def plain_norm(params, x, weight):
     return (x - mean[None]) / jnp.sqrt(var + 1e-5)[None] * params["scale"][None] + params["bias"][None]
 
 
+def plain_linear(params, x):
+    return x @ params["kernel"] + params["bias"][None]
+
+
 def plain_norm_gated(params, v, u, graphs):
     z = concatenated(v, u, graphs)
-    gate = z @ params["gate"]["kernel"] + params["gate"]["bias"][None]
-    core = z @ params["core"]["kernel"] + params["core"]["bias"][None]
+    return plain_update(params, v, graphs, plain_linear(params["gate"], z), plain_linear(params["core"], z))
+
+
+def plain_mlp_gated(params, v, u, graphs):
+    z = concatenated(v, u, graphs)
+
+    def two_layers(name):
+        hidden = plain_linear(params[f"{name}_hidden"], z)
+        return hidden / (1 + jnp.exp(-hidden)) @ params[name]["kernel"]
+
+    return plain_update(params, v, graphs, two_layers("gate"), two_layers("core"))
+
+
+def plain_update(params, v, graphs, gate, core):
     bonds = graphs.edge_weight * graphs.node_weight[graphs.receivers]
     gate = jax.nn.sigmoid(plain_norm(params["gate_norm"], gate, bonds))
     core = jax.nn.softplus(plain_norm(params["core_norm"], core, bonds))
@@ -57,12 +73,14 @@ def plain_norm_gated(params, v, u, graphs):
 
 def plain_gated(params, v, u, graphs):
     z = concatenated(v, u, graphs)
-    gate = jax.nn.sigmoid(z @ params["gate"]["kernel"] + params["gate"]["bias"][None])
-    core = jax.nn.softplus(z @ params["core"]["kernel"] + params["core"]["bias"][None])
+    gate = jax.nn.sigmoid(plain_linear(params["gate"], z))
+    core = jax.nn.softplus(plain_linear(params["core"], z))
     return v.at[graphs.receivers].add(graphs.edge_weight[:, None] * gate * core)
 
 
-@pytest.mark.parametrize(("conv", "plain"), [(NormGatedConv, plain_norm_gated), (GatedConv, plain_gated)])
+@pytest.mark.parametrize(
+    ("conv", "plain"), [(NormGatedConv, plain_norm_gated), (GatedConv, plain_gated), (MLPGatedConv, plain_mlp_gated)]
+)
 def test_a_fast_convolution_and_its_gradients_are_those_of_the_plain_equation(conv, plain):
     graphs, v, u = graph(0), draw(1, N_NODE, WIDTH), draw(2, N_EDGE, BONDS)
     variables = conv().init(jax.random.key(0), v, u, graphs, training=False)

@@ -71,6 +71,8 @@ def test_the_paper_preset_has_61505_parameters():
         ({"pool": "softmax"}, 61_505 + 4 * 4160),
         ({"crystal_layers": 2}, 61_505 + 32 * 32 + 32),
         ({"n_output": 3}, 61_505 + 2 * 33),
+        # Four more matrices of 64*64 without bias, and three normalisations of 2*64, in each of three convolutions.
+        ({"conv": "gated_mlp"}, 61_505 + 3 * (2 * 4096 + 3 * 128)),
     ],
     ids=str,
 )
@@ -156,7 +158,7 @@ def test_dropout_keeps_the_mean_of_the_output():
 
 def test_an_unknown_convolution_names_the_choices():
     with pytest.raises(
-        ValueError, match=r"unknown convolution 'gatde'; choose one of \['gated', 'gated_norm', 'sum'\]"
+        ValueError, match=r"unknown convolution 'gatde'; choose one of \['gated', 'gated_mlp', 'gated_norm', 'sum'\]"
     ):
         variables_of(dataclasses.replace(PAPER, conv="gatde"))
 

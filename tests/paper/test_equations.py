@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cgcnn_jax.graph import CrystalGraphs, PadBudget, pad
-from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis
+from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis, ReciprocalBasis
 from cgcnn_jax.nn.conv import CONVOLUTIONS, GatedConv, NormGatedConv, SumConv
 from cgcnn_jax.nn.model import CGCNN, init_variables
 from cgcnn_jax.nn.pool import POOLS, SoftmaxPool, mean_pool
@@ -198,13 +198,21 @@ def batch_norm(params, stats, rows, training):
     return (rows - mean) / np.sqrt(var + 1e-5) * params["scale"] + params["bias"]
 
 
+def of_bonds(params, name, z):
+    """One layer as released, or two with SiLU between them."""
+    if f"{name}_hidden" not in params:
+        return linear(params[name], z)
+    hidden = linear(params[f"{name}_hidden"], z)
+    return hidden * sigmoid(hidden) @ params[name]["kernel"]
+
+
 def eq5_released(params, stats, v, u, graphs, training):
     """On the full graph: node i stands for node_weight atoms, each with its own rows in both batch normalisations."""
     atoms = [i for i in range(len(v)) for _ in range(int(graphs.node_weight[i]))]
     bonds = [(a, j, edge) for a, i in enumerate(atoms) for j, edge in neighbors(graphs, i)]
     z = np.array([np.concatenate([v[atoms[a]], v[j], u[edge]]) for a, j, edge in bonds])
-    gate = batch_norm(params["gate_norm"], stats["gate_norm"], linear(params["gate"], z), training)
-    core = batch_norm(params["core_norm"], stats["core_norm"], linear(params["core"], z), training)
+    gate = batch_norm(params["gate_norm"], stats["gate_norm"], of_bonds(params, "gate", z), training)
+    core = batch_norm(params["core_norm"], stats["core_norm"], of_bonds(params, "core", z), training)
     total = np.zeros((len(atoms), v.shape[1]))
     for (a, _, _), message in zip(bonds, sigmoid(gate) * softplus(core), strict=True):
         total[a] += message
@@ -213,7 +221,7 @@ def eq5_released(params, stats, v, u, graphs, training):
     return softplus(v + total[first])
 
 
-EQUATIONS = {"sum": eq4, "gated": eq5_printed, "gated_norm": eq5_released}
+EQUATIONS = {"sum": eq4, "gated": eq5_printed, "gated_norm": eq5_released, "gated_mlp": eq5_released}
 
 
 def crystal_means(graphs, rows):
@@ -232,7 +240,10 @@ def network(model, variables, graphs, training):
     """The whole network from the supplement, in float64."""
     params, stats = variables["params"], variables["batch_stats"]
     v = linear(params["embedding"], variables["constants"]["atom_table"])[graphs.species]
-    if isinstance(model.basis, GaussianBasis):
+    if isinstance(model.basis, ReciprocalBasis):
+        grid = np.linspace(1 / 8, 1 / 0.7, 128)
+        u = np.exp(-(((1 / np.clip(graphs.distances, 0.7, 8)[:, None] - grid) / (grid[1] - grid[0])) ** 2))
+    elif isinstance(model.basis, GaussianBasis):
         grid = np.linspace(0, 8, 41)
         u = np.exp(-(((graphs.distances[:, None].astype(np.float64) - grid) / 0.2) ** 2))
     else:
@@ -316,7 +327,7 @@ def test_a_convolution_is_its_equation_on_a_random_graph(name, training):
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("conv", CONVOLUTIONS)
 def test_the_network_is_that_of_the_supplement(conv, pool, training):
-    basis = BinnedBasis() if pool == "mean" else GaussianBasis()
+    basis = {"mean": BinnedBasis(), "softmax": GaussianBasis(), "site": ReciprocalBasis()}[pool]
     model = CGCNN(
         n_output=2,
         table_shape=(5, 6),

@@ -13,7 +13,7 @@ from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import WholeShells
 from cgcnn_jax.graph import Batch, CrystalGraphs, PadBudget, concatenate, pad
-from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis
+from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis, ReciprocalBasis
 from cgcnn_jax.nn.conv import CONVOLUTIONS
 from cgcnn_jax.nn.model import CGCNN, init_variables
 from cgcnn_jax.nn.pool import POOLS
@@ -22,6 +22,7 @@ from cgcnn_jax.train.losses import loss_sums
 BUDGET = PadBudget(n_node=96, n_edge=1024, n_graph=6)
 TARGETS = np.array([[0.3], [-1.2], [0.8], [2.0], [0.1], [7.0]], np.float32)
 NEIGHBORS = WholeShells(num_neighbors=8)
+BASES = {"gaussians": GaussianBasis(), "bins": BinnedBasis(), "reciprocal": ReciprocalBasis(num_gaussians=32)}
 
 
 class Network(NamedTuple):
@@ -57,7 +58,8 @@ def randomised(variables, seed: int):
     return jax.tree_util.tree_map_with_path(draw, variables)
 
 
-def build(conv: str, pool: str, bins: bool) -> Network:
+def build(conv: str, pool: str, basis: str) -> Network:
+    bins = basis == "bins"
     table = elements.atom_features("paper" if bins else "released")
     model = CGCNN(
         n_output=1,
@@ -65,7 +67,7 @@ def build(conv: str, pool: str, bins: bool) -> Network:
         features=4,
         conv=conv,
         num_convs=2,
-        basis=BinnedBasis() if bins else GaussianBasis(),
+        basis=BASES[basis],
         pool=pool,
         activate_pooled=not bins,
         atom_layers=0 if pool == "mean" else 1,
@@ -103,14 +105,13 @@ def build(conv: str, pool: str, bins: bool) -> Network:
     return Network(variables, predict, outputs, training, sensitivity)
 
 
-CASES = [(conv, pool, False) for conv in CONVOLUTIONS for pool in POOLS] + [
-    (conv, "mean", True) for conv in CONVOLUTIONS
+CASES = [(conv, pool, "gaussians") for conv in CONVOLUTIONS for pool in POOLS] + [
+    *((conv, "mean", "bins") for conv in CONVOLUTIONS),
+    ("gated_mlp", "mean", "reciprocal"),
 ]
 
 
-@pytest.fixture(
-    scope="session", params=CASES, ids=lambda case: "-".join([*case[:2], "bins" if case[2] else "gaussians"])
-)
+@pytest.fixture(scope="session", params=CASES, ids="-".join)
 def network(request) -> Network:
     return build(*request.param)
 

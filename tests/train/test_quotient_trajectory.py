@@ -16,15 +16,17 @@ TARGET = "formation_energy_eV_per_atom"
 
 
 # A bias before a batch normalisation has no gradient but rounding, which Adam scales up to full steps: under Adam the
-# biases of gated_norm wander differently in every order of summation, with any library. SGD leaves them in place.
+# biases of gated_norm wander differently in every order of summation, with any library. SGD leaves them in place;
+# gated_mlp has no such biases.
 @pytest.mark.parametrize(
     ("conv", "optimizer"),
     [
         ("sum", OptimizerSettings("adam", 5e-3)),
         ("gated", OptimizerSettings("adam", 5e-3)),
         ("gated_norm", OptimizerSettings("sgd", 0.05)),
+        ("gated_mlp", OptimizerSettings("adam", 5e-3)),
     ],
-    ids=["sum", "gated", "gated_norm"],
+    ids=["sum", "gated", "gated_norm", "gated_mlp"],
 )
 def test_quotient_and_full_graphs_train_alike(conv: str, optimizer: OptimizerSettings) -> None:
     # Doubled cells, so that the full graphs have at least twice the nodes. One batch an epoch: crystals are dealt to
