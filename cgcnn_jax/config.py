@@ -22,6 +22,7 @@ from cgcnn_jax.nn.pool import POOLS
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.feed import FEEDS
 from cgcnn_jax.train.loop import TrainSettings
+from cgcnn_jax.train.losses import LOSSES
 from cgcnn_jax.train.optimizer import OPTIMIZERS, SCHEDULES, OptimizerSettings
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -115,6 +116,11 @@ def validate(config: ConfigDict) -> None:
         raise ValueError(f"config.train.seed and split.seed must not be negative; got {config.train.seed}")
     if config.model.task == "classification" and len(target_names(config)) != 1:
         raise ValueError(f"config.data.target must be one property in classification; got {config.data.target!r}")
+    losses = ("auto", *LOSSES[config.model.task])
+    if config.train.loss not in losses:
+        raise ValueError(
+            f"config.train.loss must be one of {', '.join(losses)} in {config.model.task}; got {config.train.loss!r}"
+        )
     if config.model.task == "classification" and config.model.num_classes < 2:
         raise ValueError(f"config.model.num_classes must be at least 2; got {config.model.num_classes}")
     if config.model.pool == "site" and config.model.crystal_layers:
@@ -362,6 +368,7 @@ _CAME_LATER = {
     "data.fold": 0,
     "bonds.num_gaussians": 128,
     "model.precision": "default",
+    "train.loss": "auto",
     "train.feed": "auto",
 }
 

@@ -114,6 +114,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.train = ConfigDict()
     config.train.epochs = 200
     config.train.batch_size = 64  # crystals a step
+    config.train.loss = "auto"  # mse, mae, huber, of scaled targets; auto: mse, or cross_entropy in classification
     config.train.patience = 0  # epochs without a better validation error before stopping; 0 is off
     config.train.average_decay = 0.0  # of the exponential average of the weights that predicts; 0 is off
     config.train.save_seconds = 60.0  # between checkpoints

@@ -40,6 +40,8 @@ class TrainSettings:
         where no crystal validates.
       average_decay: Of the exponential average of the weights that then predicts, (1 + t) / (10 + t) at step t until
         that is larger; 0 leaves averaging off.
+      loss: What training lowers, see losses.loss_sums; "auto" is mse, and cross_entropy in classification. The
+        validation error, which chooses the weights, does not depend on it.
       save_seconds: Time between checkpoints.
       feed: "device" puts all crystals there at once, "stream" sends batches that the host pads a few steps ahead, "auto"
         streams what is large against the device's memory. The steps are the same.
@@ -50,6 +52,7 @@ class TrainSettings:
     seed: int = 0
     patience: int = 0
     average_decay: float = 0.0
+    loss: str = "auto"
     save_seconds: float = 60.0
     feed: str = "auto"
 
@@ -118,7 +121,7 @@ def fit(
 
     Raises:
       ValueError: If the crystals of the validation split have no label, so that no weights are better than others, or
-        there is patience and no validation split.
+        there is patience and no validation split, or the task has no such loss.
       Diverged: If loss or gradient is not finite; the last checkpoint before that is kept.
     """
     train, val = split["train"], split["val"]
@@ -131,7 +134,9 @@ def fit(
     optimizer = build_optimizer(optimizer_settings, schedule)
     train_budget = batching.training_budget(graphs, train, steps_per_epoch, settings.seed)
     eval_budget = batching.packing_budget(graphs, settings.batch_size)
-    compiled = compile_steps(model, optimizer, scaler.task, train_budget, eval_budget, settings.average_decay)
+    compiled = compile_steps(
+        model, optimizer, scaler.task, train_budget, eval_budget, settings.average_decay, settings.loss
+    )
     all_plan = batching.packed_plan(graphs, np.arange(len(graphs.n_node)), eval_budget)
     val_plan = batching.packed_plan(graphs, val, eval_budget)
     feed: Feed

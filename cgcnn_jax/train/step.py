@@ -59,6 +59,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     task: Task,
     average_decay: float,
+    loss: str,
 ) -> TrainState:
     """One step: mean loss over the known labels of the batch, gradient, update."""
     # From the step, not from a key in the state: resuming at step t replays the same dropout.
@@ -72,13 +73,13 @@ def train_step(
             rngs={"dropout": key},
             mutable=["batch_stats"],
         )
-        loss, error, count = loss_sums(task, outputs, batch)
-        return loss / jnp.maximum(count.sum(), 1.0), (loss, error, count, updated.get("batch_stats", {}))
+        total, error, count = loss_sums(task, outputs, batch, loss)
+        return total / jnp.maximum(count.sum(), 1.0), (total, error, count, updated.get("batch_stats", {}))
 
-    gradient, (loss, error, count, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.weights.params)
+    gradient, (total, error, count, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.weights.params)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.weights.params)
     weights = state.weights.replace(params=optax.apply_updates(state.weights.params, updates), batch_stats=batch_stats)
-    is_bad = ~jnp.isfinite(loss + optax.tree.norm(updates))
+    is_bad = ~jnp.isfinite(total + optax.tree.norm(updates))
     average = state.average
     if average is not None:
         # Short at first, or the average of a short run would be mostly its initial weights.
@@ -90,7 +91,7 @@ def train_step(
         average=average,
         opt_state=opt_state,
         sums=Sums(
-            loss=state.sums.loss + loss,
+            loss=state.sums.loss + total,
             error=state.sums.error + error,
             count=state.sums.count + count,
             bad_step=jnp.where(is_bad & (state.sums.bad_step < 0), state.step, state.sums.bad_step),
@@ -126,11 +127,14 @@ def compile_steps(
     train_budget: PadBudget,
     eval_budget: PadBudget,
     average_decay: float,
+    loss: str = "auto",
 ) -> Compiled:
     """Closes the step over a model and its shapes; compilation happens at the first call."""
 
     def step(state: TrainState, batch: Batch, seed: Array) -> TrainState:
-        return train_step(state, batch, seed, model=model, optimizer=optimizer, task=task, average_decay=average_decay)
+        return train_step(
+            state, batch, seed, model=model, optimizer=optimizer, task=task, average_decay=average_decay, loss=loss
+        )
 
     def train(state: TrainState, data: LabelledSet, plan: Array, start: Array, stop: Array, seed: Array) -> TrainState:
         def body(row: Array, state: TrainState) -> TrainState:

@@ -86,6 +86,7 @@ def test_every_field_has_a_comment_or_a_name_that_says_it_all() -> None:
         ("model.pool", "site", r"set config\.model\.crystal_layers=0"),
         ("model.dropout", 1.0, r"config\.model\.dropout must be at least 0 and below 1"),
         ("train.epochs", 0, r"config\.train\.epochs must be greater than 0; got 0"),
+        ("train.loss", "rmse", r"config\.train\.loss must be one of auto, mse, mae, huber in regression; got 'rmse'"),
         ("optimizer.l2", -1.0, r"config\.optimizer\.l2 must not be negative"),
         ("bonds.spacing", 9.0, r"config\.bonds\.spacing must be below bonds\.cutoff"),
         ("bonds.low", 6.0, r"config\.bonds\.low must be below bonds\.high"),
@@ -99,6 +100,16 @@ def test_wrong_value_names_field_rule_and_value(field: str, value: object, messa
     with config.unlocked():
         config[group][name] = value
     with pytest.raises(ValueError, match=message):
+        configs.validate(config)
+
+
+def test_classification_has_its_own_loss() -> None:
+    config = load("formation_energy").copy_and_resolve_references()
+    with config.unlocked():
+        config.model.task, config.train.loss = "classification", "mae"
+    with pytest.raises(
+        ValueError, match=r"config\.train\.loss must be one of auto, cross_entropy in classification; got 'mae'"
+    ):
         configs.validate(config)
 
 
@@ -146,8 +157,9 @@ def test_mistakes_on_the_command_line_are_told_without_a_traceback(
 
 def test_a_configuration_from_before_a_field_was_added_does_what_it_did() -> None:
     old = configs.to_dict(load("formation_energy"))
-    del old["graph"]["share_last_shell"]
+    del old["graph"]["share_last_shell"], old["train"]["loss"], old["bonds"]["num_gaussians"]
     assert configs.from_dict(old).graph.share_last_shell is False
+    assert configs.from_dict(old).train.loss == "auto"
     assert configs.differences(configs.upgraded(old), configs.to_dict(load("formation_energy"))) == []
 
 

@@ -36,6 +36,21 @@ def test_fit_learns_the_mean_atomic_number(make_problem, conv, pool):
         assert mae(problem, values, part) < 0.25 * of_the_mean[problem.split[part]].mean()
 
 
+def test_fit_lowers_the_loss_it_is_told(make_problem):
+    problem = make_problem(
+        model={"conv": "gated_mlp"},
+        settings={"epochs": 60, "loss": "mae"},
+        optimizer={"name": "adamw", "learning_rate": 0.02, "l2": 1e-5},
+    )
+    records = []
+    values = problem.run(on_epoch=records.append).values
+    # The loss is of scaled targets, the error in their unit; under mse they would differ by more than a factor.
+    in_units = [record["train_loss"] * problem.scaler.std[0] for record in records]
+    np.testing.assert_allclose(in_units, [record["train_mae"] for record in records], rtol=1e-5)
+    test = problem.split["test"]
+    assert mae(problem, values, "test") < 0.25 * np.abs(problem.targets - problem.scaler.mean)[test].mean()
+
+
 def test_fit_learns_classes(make_problem):
     problem = make_problem()
     labels = (problem.targets > 3.5).astype(float)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from cgcnn_jax.graph import Batch
 from cgcnn_jax.train.losses import loss_sums
@@ -20,6 +21,47 @@ def test_regression_by_hand():
     np.testing.assert_allclose(sums[0], 10)
     np.testing.assert_allclose(sums[1], [4])
     np.testing.assert_allclose(sums[2], [2])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # Differences 1/2, -3 and one unknown: 1/4 + 9, 1/2 + 3, and (1/2)^2/2 + (3 - 1/2).
+        ("auto", 9.25),
+        ("mse", 9.25),
+        ("mae", 3.5),
+        ("huber", 2.625),
+    ],
+)
+def test_losses_of_regression_by_hand(name, expected):
+    known = batch([[1], [2], [0]], [[True], [True], [False]])
+    loss, error, count = loss_sums("regression", jnp.array([[1.5], [-1.0], [50.0]]), known, name)
+    assert loss == expected
+    np.testing.assert_array_equal(error, [3.5])  # the error is the same whatever the loss
+    np.testing.assert_array_equal(count, [2])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    # By outputs 1/2 above, 3 below, where the label is, and unknown: 2 x, sign x, and x cut at +-1.
+    [("mse", [1, -6, 0, 0]), ("mae", [1, -1, 0, 0]), ("huber", [0.5, -1, 0, 0])],
+)
+def test_gradients_of_the_losses_by_hand(name, expected):
+    known = batch([[1], [2], [5], [0]], [[True], [True], [True], [False]])
+    gradient = jax.grad(lambda outputs: loss_sums("regression", outputs, known, name)[0])
+    np.testing.assert_array_equal(gradient(jnp.array([[1.5], [-1.0], [5.0], [50.0]]))[:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "message"),
+    [
+        ("classification", "mae", r"classification has no loss 'mae'; choose one of \['auto', 'cross_entropy'\]"),
+        ("regression", "cross_entropy", r"regression has no loss 'cross_entropy'; choose one of \['auto', 'mse', "),
+    ],
+)
+def test_a_loss_of_another_task_is_refused(task, name, message):
+    with pytest.raises(ValueError, match=message):
+        loss_sums(task, jnp.ones((1, 2)), batch([[0]], [[True]]), name)
 
 
 def test_several_targets_with_missing_labels_by_hand():
