@@ -1,5 +1,6 @@
 """Optimisers against torch's rules written in numpy, and schedules at the steps where they turn."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -48,6 +49,14 @@ def test_adamw_decouples_it():
     path = follow(name="adamw", learning_rate=0.01, l2=0.5)
     np.testing.assert_allclose(path, torch_adam(0.5, decoupled=True), rtol=1e-6)
     assert np.abs(path - torch_adam(0.5)).max() > 1e-3
+
+
+def test_adamw_decays_biases_and_normalisations_too():  # as torch without parameter groups: w - 0.01 * 0.5 * w
+    optimizer = build_optimizer(OptimizerSettings(name="adamw", l2=0.5), optax.constant_schedule(0.01))
+    params = {"gate": {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.full(2, -1.0)}, "gate_norm": {"scale": jnp.ones(2)}}
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    jax.tree.map(lambda u, w: np.testing.assert_allclose(u, -0.005 * w, rtol=1e-6), updates, params)
 
 
 def test_l2_enters_the_gradient():  # g = 0: Adam turns the L2 term alone into a full step, whatever its size
