@@ -8,7 +8,6 @@ from jax import Array
 from cgcnn_jax.graph import Batch
 from cgcnn_jax.scaling import Task
 
-
 # By task, the first of which "auto" means.
 LOSSES: dict[Task, tuple[str, ...]] = {"regression": ("mse", "mae", "huber"), "classification": ("cross_entropy",)}
 
