@@ -16,5 +16,6 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.data.target = "is_metal"
     config.model.task = "classification"
     config.model.num_classes = 2
+    config.train.loss = "auto"  # cross entropy, whatever the preset
     config.model.dropout = 0.5  # published weights
     return config.lock()

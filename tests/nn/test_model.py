@@ -8,7 +8,7 @@ import pytest
 
 from cgcnn_jax.data import elements
 from cgcnn_jax.graph import CrystalGraphs
-from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis
+from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis, ReciprocalBasis
 from cgcnn_jax.nn.model import CGCNN, count_parameters, init_variables
 
 REFERENCE = CGCNN(
@@ -27,6 +27,10 @@ REFERENCE = CGCNN(
 )
 PAPER = dataclasses.replace(
     REFERENCE, table_shape=(104, 93), conv="gated", num_convs=3, basis=BinnedBasis(), activate_pooled=False
+)
+
+BEST = dataclasses.replace(
+    REFERENCE, features=128, conv="gated_mlp", num_convs=3, basis=ReciprocalBasis(), crystal_features=128
 )
 
 
@@ -61,6 +65,13 @@ def test_the_paper_preset_has_61505_parameters():
     assert count_parameters(variables_of(PAPER)) == 61_505
 
 
+def test_the_best_preset_has_424833_parameters():
+    # z of 128+128+128 = 384. A convolution: 2 * (384*128+128 + 128*128) in gate and core, and 3 * 2*128 to normalise.
+    convolution = 2 * (384 * 128 + 128 + 128 * 128) + 3 * 256
+    assert 92 * 128 + 128 + 3 * convolution + 128 * 128 + 128 + 129 == 424_833
+    assert count_parameters(variables_of(BEST)) == 424_833
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -84,7 +95,7 @@ def test_presets_of_the_configuration_are_these_models():
     from cgcnn_jax.config import build_atom_table, build_model
     from configs.base import PRESETS, get_config
 
-    expected = {"reference": REFERENCE, "paper": PAPER}
+    expected = {"reference": REFERENCE, "paper": PAPER, "best": BEST}
     assert set(PRESETS) == set(expected)
     for preset, model in expected.items():
         config = get_config(preset)
