@@ -74,12 +74,10 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.atoms.properties = 9  # the first 2, 3 or all 9 properties of the table (Table S1)
 
     config.bonds = ConfigDict()
-    config.bonds.basis = (
-        "gaussian"  # gaussian (released), reciprocal (Gaussians of 1/d; PotNet, ComFormer) or bins (paper)
-    )
+    config.bonds.basis = "gaussian"  # gaussian (released), reciprocal (Gaussians of 1/d: PotNet), or bins (paper)
     config.bonds.cutoff = 8.0  # Å, centre of the farthest Gaussian
     config.bonds.spacing = 0.2  # Å, between Gaussians, and their width
-    config.bonds.num_gaussians = 128  # of reciprocal, even in 1/d from 1/cutoff to 1/low; 0.01/Å apart as published
+    config.bonds.num_gaussians = 128  # of reciprocal, even in 1/d from 1/cutoff to 1/low: 0.01/Å apart
     config.bonds.low = 0.7  # Å, lower edge of the first bin; centre of the nearest Gaussian of reciprocal
     config.bonds.high = 5.2  # Å, upper edge of the last bin
     config.bonds.num_bins = 10
@@ -130,7 +128,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
         config.model.activate_pooled = False
         config.optimizer.learning_rate = 1e-3  # without normalisation larger steps diverge
     if name == "best":
-        # Not tuned yet. PotNet and ComFormer have 256 features and 500 epochs, of which two cores do half and less.
+        # Not tuned yet. PotNet and ComFormer have 256 features and 500 epochs; these sizes are for two cores.
         config.graph.num_neighbors = 16
         config.bonds.basis = "reciprocal"
         config.model.conv = "gated_mlp"
