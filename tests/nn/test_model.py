@@ -29,7 +29,7 @@ PAPER = dataclasses.replace(
     REFERENCE, table_shape=(104, 93), conv="gated", num_convs=3, basis=BinnedBasis(), activate_pooled=False
 )
 
-BEST = dataclasses.replace(
+WIDE = dataclasses.replace(
     REFERENCE, features=128, conv="gated_mlp", num_convs=3, basis=ReciprocalBasis(), crystal_features=128
 )
 
@@ -69,7 +69,7 @@ def test_the_best_preset_has_424833_parameters():
     # z of 128+128+128 = 384. A convolution: 2 * (384*128+128 + 128*128) in gate and core, and 3 * 2*128 to normalise.
     convolution = 2 * (384 * 128 + 128 + 128 * 128) + 3 * 256
     assert 92 * 128 + 128 + 3 * convolution + 128 * 128 + 128 + 129 == 424_833
-    assert count_parameters(variables_of(BEST)) == 424_833
+    assert count_parameters(variables_of(WIDE)) == 424_833
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_presets_of_the_configuration_are_these_models():
     from cgcnn_jax.config import build_atom_table, build_model
     from configs.base import PRESETS, get_config
 
-    expected = {"reference": REFERENCE, "paper": PAPER, "best": BEST}
+    expected = {"reference": REFERENCE, "paper": PAPER, "wide": WIDE}
     assert set(PRESETS) == set(expected)
     for preset, model in expected.items():
         config = get_config(preset)
