@@ -65,7 +65,7 @@ def test_the_paper_preset_has_61505_parameters():
     assert count_parameters(variables_of(PAPER)) == 61_505
 
 
-def test_the_best_preset_has_424833_parameters():
+def test_the_wide_preset_has_424833_parameters():
     # z of 128+128+128 = 384. A convolution: 2 * (384*128+128 + 128*128) in gate and core, and 3 * 2*128 to normalise.
     convolution = 2 * (384 * 128 + 128 + 128 * 128) + 3 * 256
     assert 92 * 128 + 128 + 3 * convolution + 128 * 128 + 128 + 129 == 424_833
