@@ -188,12 +188,13 @@ class CrystalFile:
     def digest(self) -> str:
         # pymatgen reads the file, and how is decided by its name. Not gemmi's version: what it reads, it reads as
         # pymatgen does, to the order of sites and the last bit, so graphs are the same with it and without.
-        reader = f"{self.path.name}\0{_pymatgen_version()}\0"
+        reader = f"{self.path.name}\0{pymatgen_version()}\0"
         return hashlib.sha256(reader.encode() + self.path.read_bytes()).hexdigest()
 
 
 @cache
-def _pymatgen_version() -> str:
+def pymatgen_version() -> str:
+    """Part of the digest of what pymatgen parses."""
     # Reading it takes as long as reading a CIF, and the import is for those that need it.
     from importlib import metadata
 

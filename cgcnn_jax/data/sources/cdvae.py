@@ -6,13 +6,12 @@ T. Xie et al., "Crystal Diffusion Variational Autoencoder for Periodic Material 
 import csv
 import hashlib
 import math
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 
-from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected, as_number
+from cgcnn_jax.data.crystal import Crystal, Rejected, as_number, pymatgen_version
+from cgcnn_jax.data.sources.files import parse
 from cgcnn_jax.data.splits import NAMES
 
 UNITS = {
@@ -41,21 +40,11 @@ class CrystalText:
     def read(self) -> Crystal:
         from pymatgen.core import Structure
 
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                structure = Structure.from_str(self.cif, fmt="cif")
-        except (MemoryError, OSError, ImportError):
-            raise
-        except Exception as error:  # pymatgen raises whatever its parsers run into
-            reason = str(error).strip().splitlines()
-            raise CrystalError(
-                f"{self.id}: its CIF cannot be read ({reason[0] if reason else type(error).__name__})"
-            ) from error
+        structure = parse(lambda: Structure.from_str(self.cif, fmt="cif"), f"{self.id}: its CIF cannot be read")
         return Crystal.from_structure(self.id, structure, self.targets, self.split)
 
     def digest(self) -> str:
-        return hashlib.sha256(f"cif\0{metadata.version('pymatgen')}\0{self.cif}".encode()).hexdigest()
+        return hashlib.sha256(f"cif\0{pymatgen_version()}\0{self.cif}".encode()).hexdigest()
 
 
 def read_cdvae(path: str | Path) -> Iterator[CrystalText | Rejected]:

@@ -1,7 +1,7 @@
 """Structure files: CIF, POSCAR and whatever else pymatgen reads. Plain CIFs have a fast reader of their own, cif.py."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,17 +41,27 @@ def read_structure(path: Path) -> "Structure":
     from pymatgen.core import Structure
 
     try:
+        return parse(lambda: Structure.from_file(path), f"{path.name}: cannot be read")
+    except FileNotFoundError as error:
+        raise CrystalError(f"{path.name}: cannot be read (there is no {path} any more)") from error
+
+
+def parse(read: "Callable[[], Structure]", failed: str) -> "Structure":
+    """What one of pymatgen's readers gives.
+
+    Raises:
+      CrystalError: If it cannot read, `failed` with pymatgen's reason.
+    """
+    try:
         with warnings.catch_warnings():
             # What pymatgen mends or doubts in a CIF it says in warnings, thousands of lines for a large set.
             warnings.simplefilter("ignore")
-            return Structure.from_file(path)
-    except FileNotFoundError as error:
-        raise CrystalError(f"{path.name}: cannot be read (there is no {path} any more)") from error
+            return read()
     except (MemoryError, OSError, ImportError):
         raise  # of this machine at this moment, not of the file
     except Exception as error:  # pymatgen raises whatever its parsers run into
         reason = str(error).strip().splitlines()
-        raise CrystalError(f"{path.name}: cannot be read ({reason[0] if reason else type(error).__name__})") from error
+        raise CrystalError(f"{failed} ({reason[0] if reason else type(error).__name__})") from error
 
 
 def _is_structure(path: Path) -> bool:
