@@ -148,6 +148,16 @@ def select(graphs: CrystalGraphs, index: Array, budget: PadBudget, starts: Offse
     )
 
 
+def members(graphs: CrystalGraphs, index: np.ndarray, starts: Offsets) -> Offsets:
+    """Nodes and edges of the crystals `index` (-1 for none) in the set, in the order in which `select` places them."""
+    crystal = index[index >= 0]
+    n_node, n_edge = graphs.n_node[crystal], graphs.n_edge[crystal]
+    return Offsets(
+        _gather_index(starts.node[crystal], n_node, n_node.sum())[0],
+        _gather_index(starts.edge[crystal], n_edge, n_edge.sum())[0],
+    )
+
+
 def pad(graphs: CrystalGraphs, budget: PadBudget) -> CrystalGraphs:
     """Pads all crystals of `graphs` to the budget, in order; see `select`."""
     return select(graphs, np.arange(len(graphs.n_node), dtype=np.int32), budget)

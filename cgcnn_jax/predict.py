@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,12 @@ from cgcnn_jax import config as configs
 from cgcnn_jax.data import batching, sources, store
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.featurize import Featurizer
-from cgcnn_jax.graph import CrystalGraphs, PadBudget, offsets, select
+from cgcnn_jax.graph import CrystalGraphs, Offsets, PadBudget, members, offsets, select
 from cgcnn_jax.nn.model import CGCNN, Variables, init_variables
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.state import Weights
-from cgcnn_jax.train.step import predict_batch
+from cgcnn_jax.train.step import inspect_batch, predict_batch
 from cgcnn_jax.workdir import Workdir, versions
 
 if TYPE_CHECKING:
@@ -32,6 +32,24 @@ _PORTION = 2048  # crystals whose graphs are in memory at a time
 _BATCH_SIZE = 128  # of crystals, on the CPU: they stay in its caches
 _GPU_BATCH_SIZE = 4096
 _AHEAD = 2  # batches on their way
+
+
+class Inspection(NamedTuple):
+    """What the network computes on its way to the predictions of some graphs; numpy, in the order of the graphs.
+
+    Attributes:
+      values: Predictions, as `Predictor.predict_graphs` gives them, f64[n_graph, n_target or num_classes].
+      crystals: Pooled vectors, f32[n_graph, d]; with pool="site" the mean of the atoms'.
+      atoms: Vectors of the nodes after the last convolution and layer per atom, f32[n_node, d].
+      sites: What each node contributes, f64[n_node, n_target], in units: the mean over a crystal's nodes, weighted by
+        node_weight, is its prediction. In classification logits, whose mean's softmax is the prediction. None unless
+        model.pool is "site".
+    """
+
+    values: np.ndarray
+    crystals: np.ndarray
+    atoms: np.ndarray
+    sites: np.ndarray | None
 
 
 class Predictor:
@@ -56,6 +74,7 @@ class Predictor:
         self.featurizer = featurizer
         self.about = about
         self._compiled = jax.jit(functools.partial(predict_batch, model))
+        self._inspecting = jax.jit(functools.partial(inspect_batch, model))
         self._budget: PadBudget | None = None
 
     @classmethod
@@ -125,25 +144,44 @@ class Predictor:
 
     def predict_graphs(self, graphs: CrystalGraphs) -> np.ndarray:
         """Values in units [n_graph, n_target], or class probabilities [n_graph, num_classes], in order."""
-        n_graph = len(graphs.n_node)
+        values = np.zeros((len(graphs.n_node), self.scaler.n_output))
+        for index, outputs in self._by_batch(self._compiled, graphs, offsets(graphs)):
+            values[index] = self.scaler.unscale(np.asarray(outputs)[: len(index)])
+        return values
+
+    def inspect_graphs(self, graphs: CrystalGraphs) -> Inspection:
+        """Predictions of graphs, and the vectors and contributions behind them."""
+        n_graph, starts = len(graphs.n_node), offsets(graphs)
         values = np.zeros((n_graph, self.scaler.n_output))
+        arrays: dict[str, np.ndarray] = {}
+        for index, (outputs, sown) in self._by_batch(self._inspecting, graphs, starts):
+            values[index] = self.scaler.unscale(np.asarray(outputs)[: len(index)])
+            node = members(graphs, index, starts).node
+            for name, array in sown.items():
+                place, total = (index, n_graph) if name == "crystals" else (node, len(graphs.species))
+                whole = arrays.setdefault(name, np.zeros((total, array.shape[1]), np.float32))
+                whole[place] = np.asarray(array)[: len(place)]
+        empty = np.zeros((0, self.model.features), np.float32)
+        sites = arrays.get("sites", np.zeros((0, self.scaler.n_output)) if self.model.pool == "site" else None)
+        if sites is not None and self.scaler.task == "regression":
+            sites = self.scaler.unscale(sites)
+        return Inspection(values, arrays.get("crystals", empty), arrays.get("atoms", empty), sites)
+
+    def _by_batch(
+        self, compiled: Callable[..., Any], graphs: CrystalGraphs, starts: Offsets
+    ) -> Iterator[tuple[np.ndarray, Any]]:
+        """Crystals of each batch, which are the first of the batch's graphs, and what the function gives for it."""
+        n_graph = len(graphs.n_node)
         if not n_graph:
-            return values
-        budget, starts = self._budget_for(graphs), offsets(graphs)
-
-        def collect(index: np.ndarray, outputs: jax.Array) -> None:
-            is_crystal = index >= 0
-            values[index[is_crystal]] = self.scaler.unscale(np.asarray(outputs)[: len(index)][is_crystal])
-
-        running: deque[tuple[np.ndarray, jax.Array]] = deque()
-        for index in batching.packed_plan(graphs, np.arange(n_graph), budget):
-            running.append((index, self._compiled(self.weights, select(graphs, index, budget, starts))))
+            return
+        budget = self._budget_for(graphs)
+        running: deque[tuple[np.ndarray, Any]] = deque()
+        for plan in batching.packed_plan(graphs, np.arange(n_graph), budget):
+            running.append((plan[plan >= 0], compiled(self.weights, select(graphs, plan, budget, starts))))
             # The host pads the next batches while the device works on these.
             if len(running) > _AHEAD:
-                collect(*running.popleft())
-        for index, outputs in running:
-            collect(index, outputs)
-        return values
+                yield running.popleft()
+        yield from running
 
     def variables_for(self, model: CGCNN, atom_table: np.ndarray, scaler: TargetScaler) -> Variables:
         """The weights as initial variables of a network to be trained on.

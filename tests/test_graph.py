@@ -5,7 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cgcnn_jax.graph import CrystalGraphs, PadBudget, concatenate, node_graph, pad, select, unpad, validate
+from cgcnn_jax.graph import (
+    CrystalGraphs,
+    PadBudget,
+    concatenate,
+    members,
+    node_graph,
+    offsets,
+    pad,
+    select,
+    unpad,
+    validate,
+)
 
 BUDGET = PadBudget(n_node=20, n_edge=64, n_graph=6)
 
@@ -191,3 +202,13 @@ def test_validate_wants_receivers_in_order(graphs):
 def test_validate_wants_arrays_of_one_length(graphs, name):
     with pytest.raises(ValueError, match=f"{name} has .* entries but"):
         validate(graphs._replace(**{name: getattr(graphs, name)[:-1]}))
+
+
+def test_members_are_the_elements_that_select_places(graphs):
+    index = np.array([3, 0, -1, 2], np.int32)
+    found = members(graphs, index, offsets(graphs))
+    batch = select(graphs, index, BUDGET)
+    # Nodes of the crystals of 2, 5, 1 and 7 nodes: 8..14, then 0 and 1, then 7.
+    np.testing.assert_array_equal(found.node, [8, 9, 10, 11, 12, 13, 14, 0, 1, 7])
+    np.testing.assert_array_equal(graphs.species[found.node], batch.species[:10])
+    np.testing.assert_array_equal(graphs.distances[found.edge], batch.distances[: 30 + 18 + 3])

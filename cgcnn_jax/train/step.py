@@ -183,6 +183,12 @@ def predict_batch(model: CGCNN, weights: Weights, graphs: CrystalGraphs) -> Arra
     return outputs
 
 
+def inspect_batch(model: CGCNN, weights: Weights, graphs: CrystalGraphs) -> tuple[Array, dict[str, Array]]:
+    """Outputs of one padded batch, and what the model sows on the way, by name."""
+    outputs, state = model.apply(weights.variables(), graphs, mutable=["intermediates"])
+    return outputs, {name: sown[0] for name, sown in state["intermediates"].items()}
+
+
 def _narrow(dtype: np.dtype) -> np.dtype:
     """jax has 32 bits; what lies on a device is small enough for them."""
     return np.dtype(np.int32) if dtype == np.int64 else dtype

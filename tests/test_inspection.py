@@ -1,0 +1,96 @@
+"""Predictor.inspect_graphs: what it returns belongs to the crystals asked about, and adds up to their predictions."""
+
+import numpy as np
+import pytest
+
+from cgcnn_jax.data.crystal import Crystal
+from cgcnn_jax.graph import CrystalGraphs, concatenate, node_graph
+from tests.predictors import CLASSES, make_predictor
+
+
+@pytest.fixture(scope="module")
+def crystals(rock_salt: Crystal) -> list[Crystal]:
+    """Four of 1 to 8 atoms."""
+    coords = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+    return [
+        Crystal.from_arrays("Po", 3.35 * np.eye(3), ["Po"], [[0, 0, 0]]),
+        rock_salt,
+        Crystal.from_arrays("CaTiO3", 3.89 * np.eye(3), ["Ca", "Ti", "O", "O", "O"], coords),
+        Crystal.from_arrays("FeS", np.diag([3.0, 4.1, 5.2]), ["Fe", "S"], [[0, 0, 0], [0.4, 0.45, 0.52]]),
+    ]
+
+
+def graphs_of(predictor, crystals) -> CrystalGraphs:
+    return concatenate([predictor.featurizer(crystal).graphs for crystal in crystals])
+
+
+@pytest.mark.parametrize("pool", ["mean", "softmax", "site"])
+def test_the_values_are_the_predictions_and_the_vectors_lead_to_them(crystals, pool):
+    predictor = make_predictor(pool=pool, quotient=False)
+    graphs = graphs_of(predictor, crystals)
+    found = predictor.inspect_graphs(graphs)
+    np.testing.assert_allclose(found.values, predictor.predict_graphs(graphs), rtol=1e-6)
+    assert (found.sites is None) == (pool != "site")
+    if pool != "softmax":
+        # The pooled vector of both is the mean of the atoms', of another layer's in "softmax".
+        means = [found.atoms[node_graph(graphs) == number].mean(axis=0) for number in range(4)]
+        np.testing.assert_allclose(found.crystals, means, rtol=1e-5, atol=1e-6)
+    assert np.abs(np.diff(found.crystals, axis=0)).max(axis=1).min() > 1e-3  # no two crystals alike
+
+
+def test_sites_in_units_have_the_prediction_as_their_weighted_mean(crystals):
+    predictor = make_predictor()
+    graphs = graphs_of(predictor, crystals)
+    assert graphs.node_weight.max() == 4  # of the rock salt's quotient
+    found = predictor.inspect_graphs(graphs)
+    sums = np.bincount(node_graph(graphs), found.sites[:, 0] * graphs.node_weight)
+    np.testing.assert_allclose(
+        sums / np.bincount(node_graph(graphs), graphs.node_weight), found.values[:, 0], rtol=1e-6
+    )
+    assert np.ptp(found.sites) > 0.01
+
+
+def test_sites_of_a_classifier_are_logits(crystals):
+    predictor = make_predictor(scaler=CLASSES)
+    graphs = graphs_of(predictor, crystals)
+    found = predictor.inspect_graphs(graphs)
+    weights = np.stack([(node_graph(graphs) == number) * graphs.node_weight for number in range(4)])
+    logits = weights @ found.sites / weights.sum(axis=1, keepdims=True)
+    odds = np.exp(logits[:, 1] - logits[:, 0])
+    np.testing.assert_allclose(found.values[:, 1], odds / (1 + odds), rtol=1e-5)
+
+
+def test_crystals_in_several_batches_keep_their_own(crystals, monkeypatch):
+    predictor = make_predictor()
+    mixed = [crystals[number] for number in (2, 0, 1, 3, 2, 1, 0, 0, 3)]
+    whole = predictor.inspect_graphs(graphs_of(predictor, mixed))
+    monkeypatch.setattr("cgcnn_jax.predict._BATCH_SIZE", 2)
+    monkeypatch.setattr("cgcnn_jax.predict._GPU_BATCH_SIZE", 2)
+    again = make_predictor()
+    parts = again.inspect_graphs(graphs_of(again, mixed))
+    assert again._budget.n_graph < len(mixed)  # or there would be one batch only
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_batches_compile_once_and_prediction_stays_its_own_program(crystals):
+    predictor = make_predictor()
+    graphs = graphs_of(predictor, crystals)
+    for _ in range(3):
+        predictor.inspect_graphs(graphs)
+    assert predictor._inspecting._cache_size() == 1
+    assert predictor._compiled._cache_size() == 0
+
+
+@pytest.mark.parametrize("pool", ["mean", "site"])
+def test_no_crystal_gives_empty_arrays(pool):
+    predictor = make_predictor(pool=pool)
+    nothing = CrystalGraphs(*(array[:0] for array in graphs_of(predictor, [_one_atom()])))
+    found = predictor.inspect_graphs(nothing)
+    assert found.values.shape == (0, 1)
+    assert found.crystals.shape == found.atoms.shape == (0, 6)
+    assert (found.sites is None) == (pool == "mean")
+
+
+def _one_atom() -> Crystal:
+    return Crystal.from_arrays("Po", 3.35 * np.eye(3), ["Po"], [[0, 0, 0]])
