@@ -8,11 +8,14 @@ data, those that the run was trained on included and counted.
 """
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from experiments import cli
+
+if TYPE_CHECKING:
+    from cgcnn_jax.data.dataset import Dataset
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test", "all"], "Which crystals.")
@@ -42,7 +45,7 @@ def main() -> None:
         if seen:
             print(f"{seen} of the {len(crystals)} crystals have ids that the run was trained on or chosen by")
     else:
-        index = _members(crystals.ids, predictor.about["split"][SPLIT.value], SPLIT.value)
+        index = _members(crystals, predictor.about["split"][SPLIT.value], SPLIT.value)
     graphs = crystals.store.take(index)
     targets, values = crystals.targets[index], predictor.predict_graphs(graphs)
     ids = [crystals.ids[i] for i in index]
@@ -70,23 +73,17 @@ def main() -> None:
     print(f"results   {folder.path}/summary.json, predictions.csv")
 
 
-def _members(ids: Any, wanted: list[str], split: str) -> Any:
+def _members(crystals: "Dataset", wanted: list[str], split: str) -> Any:
     """Indices of the wanted ids. Raises ValueError if the data no longer hold them."""
-    import numpy as np
-
     if not wanted:
         raise ValueError(
             f"the run has no crystal in {split}; choose another --split, or judge other data with --split=all "
             "--config.data.source=... --config.data.path=..."
         )
-    place = {id: index for index, id in enumerate(ids)}
-    missing = [id for id in wanted if id not in place]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(wanted)} crystals of {split} are not in the data: {', '.join(missing[:5])}; "
-            "--split=all judges whatever the data hold"
-        )
-    return np.array([place[id] for id in wanted])
+    try:
+        return crystals.places(wanted, f"crystals of {split}")
+    except ValueError as error:
+        raise ValueError(f"{error}; --split=all judges whatever the data hold") from error
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ LEVELS = {
     "predict": 4,
     "workdir": 4,
     "evaluation": 4,
+    "applicability": 4,
     "interpret": 4,
     "reference": 4,
     "screen": 4,

@@ -57,6 +57,18 @@ class Dataset:
             content.update(np.ascontiguousarray(array).data)
         return content.hexdigest()
 
+    def places(self, ids: Sequence[str], what: str) -> np.ndarray:
+        """Where the crystals `ids` stand, i64[len(ids)].
+
+        Raises:
+          DataError: If some are missing, with their number, `what` they are, and the first of them.
+        """
+        place = {id: index for index, id in enumerate(self.ids)}
+        missing = [id for id in ids if id not in place]
+        if missing:
+            raise DataError(f"{len(missing)} of {len(ids)} {what} are not in the data: {', '.join(missing[:5])}")
+        return np.array([place[id] for id in ids], np.int64)
+
     def formulas(self) -> list[str]:
         """Reduced formula of each crystal."""
         return self.store.formulas()

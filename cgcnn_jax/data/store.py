@@ -64,13 +64,18 @@ class GraphStore:
         return unpad(select(self.graphs, index, PadBudget(node + 1, edge, len(index) + 1)))
 
     def formulas(self) -> list[str]:
-        """Reduced formula of each crystal, from its graph."""
-        ends = np.cumsum(self.graphs.n_node)
-        species, weight = self.graphs.species, self.graphs.node_weight
-        return [
-            reduced_formula(species[end - n : end], weight[end - n : end])
-            for end, n in zip(ends, self.graphs.n_node, strict=True)
-        ]
+        """Reduced formula of each crystal."""
+        return formulas(self.graphs)
+
+
+def formulas(graphs: CrystalGraphs) -> list[str]:
+    """Reduced formula of each crystal, from its graph."""
+    ends = np.cumsum(graphs.n_node)
+    species, weight = graphs.species, graphs.node_weight
+    return [
+        reduced_formula(species[end - n : end], weight[end - n : end])
+        for end, n in zip(ends, graphs.n_node, strict=True)
+    ]
 
 
 def build(

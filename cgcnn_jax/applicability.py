@@ -1,0 +1,244 @@
+"""Applicability: what a model was trained on, and whether another crystal lies within it."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import numpy as np
+
+from cgcnn_jax.data import elements, store
+from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.files import write_bytes
+from cgcnn_jax.graph import CrystalGraphs
+from cgcnn_jax.predict import Predictor
+from cgcnn_jax.workdir import Workdir
+
+if TYPE_CHECKING:
+    from sklearn.neighbors import NearestNeighbors
+
+FILE = "applicability.npz"
+QUANTILE = 0.95
+SHORTER = 0.2
+"""Å by which a bond must undercut the shortest of its pair in training to count as not seen."""
+
+
+class Judgement(NamedTuple):
+    """Some crystals against the training crystals.
+
+    Attributes:
+      distances: To the nearest training crystals, ascending, f64[n_graph, k]; see Applicability.nearest.
+      neighbors: Which those are, as places in Applicability.ids, i64[n_graph, k].
+      reasons: Why each crystal lies outside of what was trained on, [n_graph]; empty if it lies within.
+    """
+
+    distances: np.ndarray
+    neighbors: np.ndarray
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Applicability:
+    """The training crystals as the model sees them, and the elements and bonds they hold.
+
+    A crystal lies outside if an element of it, or two of its elements as neighbours, are in no training crystal, if two
+    elements are closer by 0.2 Å than anywhere in training, or if its pooled vector is farther from every training
+    crystal's than a quantile of these crystals' own distances to their nearest other: by that rule a share 1 - quantile
+    of the training crystals would lie outside themselves. What the shares mean for errors: docs/interpret.md.
+
+    Attributes:
+      ids: Training crystals.
+      formulas: Their reduced formulas.
+      vectors: Their pooled vectors, f32[n_train, d].
+      spacing: Distance of each to its nearest other one, f64[n_train].
+      quantile: Of `spacing`, above which a crystal is far.
+      species: Atomic numbers, ascending, i32[n_element].
+      pairs: Neighbouring elements, the lower atomic number first, ascending, i32[n_pair, 2].
+      shortest: Their shortest distance in training, Å, f32[n_pair].
+      weights: Digest of the weights that made the vectors.
+    """
+
+    ids: tuple[str, ...]
+    formulas: tuple[str, ...]
+    vectors: np.ndarray
+    spacing: np.ndarray
+    quantile: float
+    species: np.ndarray
+    pairs: np.ndarray
+    shortest: np.ndarray
+    weights: str
+
+    @classmethod
+    def fit(
+        cls, predictor: Predictor, ids: Sequence[str], graphs: CrystalGraphs, *, quantile: float = QUANTILE
+    ) -> "Applicability":
+        """From the graphs of the training crystals `ids`.
+
+        Raises:
+          ValueError: If there are fewer than two, or the quantile is not between 0 and 1.
+        """
+        if len(ids) < 2:
+            raise ValueError(f"the distances between training crystals need two of them, got {len(ids)}")
+        if not 0 < quantile <= 1:
+            raise ValueError(f"quantile must be above 0 and at most 1, got {quantile}")
+        vectors = predictor.inspect_graphs(graphs).crystals
+        spacing = _search(vectors).kneighbors(n_neighbors=1)[0][:, 0]
+        code, place = np.unique(_pairs(graphs), return_inverse=True)
+        shortest = np.full(len(code), np.inf, np.float32)
+        np.minimum.at(shortest, place, graphs.distances)
+        return cls(
+            tuple(ids),
+            tuple(store.formulas(graphs)),
+            vectors,
+            spacing,
+            quantile,
+            np.unique(graphs.species),
+            np.stack(np.divmod(code, _BASE), axis=1),
+            shortest,
+            _digest(predictor),
+        )
+
+    @classmethod
+    def of_run(cls, predictor: Predictor, crystals: Dataset, *, quantile: float = QUANTILE) -> "Applicability":
+        """From the data of the run that trained the predictor; its training crystals are found by id.
+
+        Raises:
+          ValueError: If the run does not say which they were, or the data no longer hold them.
+        """
+        ids = predictor.about.get("split", {}).get("train", [])
+        if not ids:
+            raise ValueError(
+                "this model does not say which crystals it was trained on, as imported ones do not; what it has seen "
+                "cannot be told"
+            )
+        index = crystals.places(ids, "training crystals")
+        return cls.fit(predictor, ids, crystals.store.take(index), quantile=quantile)
+
+    @cached_property
+    def threshold(self) -> float:
+        """Distance above which a crystal is far from all training crystals."""
+        return float(np.quantile(self.spacing, self.quantile))
+
+    def nearest(self, vectors: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The k training crystals nearest to each pooled vector [n, d], fewer if there are not so many.
+
+        Returns:
+          Euclidean distances of the vectors, ascending, f64[n, k], and places in `ids`, i64[n, k].
+        """
+        if not len(vectors):
+            return np.zeros((0, k)), np.zeros((0, k), np.int64)
+        return self._searched.kneighbors(vectors, n_neighbors=min(k, len(self.ids)))
+
+    def judge(self, graphs: CrystalGraphs, vectors: np.ndarray, k: int = 1) -> Judgement:
+        """The k nearest training crystals, and the reasons for which a crystal lies outside.
+
+        Args:
+          graphs: Made by the predictor's featurizer.
+          vectors: Their pooled vectors, `Predictor.inspect_graphs(graphs).crystals`.
+          k: Nearest training crystals.
+        """
+        distances, neighbors = self.nearest(vectors, k)
+        n_graph = len(graphs.n_node)
+        reasons: list[list[str]] = [[] for _ in range(n_graph)]
+
+        node_owner = np.repeat(np.arange(n_graph), graphs.n_node)
+        for crystal, number in _unique(node_owner, graphs.species, ~np.isin(graphs.species, self.species)):
+            reasons[crystal].append(f"{elements.symbol(number)} is in no training crystal")
+
+        edge_owner = np.repeat(np.arange(n_graph), graphs.n_edge)
+        pairs = _pairs(graphs)
+        known = self.pairs[:, 0] * _BASE + self.pairs[:, 1]
+        place = np.minimum(np.searchsorted(known, pairs), len(known) - 1)
+        is_known = known[place] == pairs
+        for crystal, pair in _unique(edge_owner, pairs, ~is_known):
+            first, second = divmod(pair, _BASE)
+            if np.isin([first, second], self.species).all():
+                reasons[crystal].append(f"{_names(first, second)} are neighbours in no training crystal")
+
+        is_short = is_known & (graphs.distances < self.shortest[place] - SHORTER)
+        for crystal, pair in _unique(edge_owner, pairs, is_short):
+            least = graphs.distances[(edge_owner == crystal) & (pairs == pair)].min()
+            reasons[crystal].append(
+                f"{_names(*divmod(pair, _BASE))} are {least:.2f} Å apart, at least "
+                f"{self.shortest[known == pair][0]:.2f} Å in training"
+            )
+
+        for some, distance in zip(reasons, distances[:, 0], strict=True):
+            if distance > self.threshold:
+                some.append(
+                    f"far from every training crystal: {distance:.3g}, when {self.quantile:.0%} of these have one within "
+                    f"{self.threshold:.3g}"
+                )
+        return Judgement(distances, neighbors, tuple("; ".join(some) for some in reasons))
+
+    def is_of(self, predictor: Predictor) -> bool:
+        """Whether the vectors were made with the predictor's weights."""
+        return self.weights == _digest(predictor)
+
+    def save(self, workdir: str | Path) -> None:
+        """Writes applicability.npz into the folder of the run."""
+        content = io.BytesIO()
+        arrays = {name: np.asarray(value) for name, value in vars(self).items() if name in self.__dataclass_fields__}
+        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+        write_bytes(Workdir(workdir).path / FILE, content.getvalue())
+
+    @classmethod
+    def load(cls, workdir: str | Path) -> "Applicability":
+        """Reads what `save` wrote; no training data are needed.
+
+        Raises:
+          FileNotFoundError: If there is none, saying how to make it.
+        """
+        path = Workdir(workdir).path / FILE
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path}: not there yet; `python -m experiments.interpret --workdir={workdir}` makes it from the "
+                "training data"
+            )
+        with np.load(path) as found:
+            arrays = dict(found)
+        return cls(
+            **arrays
+            | {name: tuple(arrays[name].tolist()) for name in ("ids", "formulas")}
+            | {"quantile": float(arrays["quantile"]), "weights": str(arrays["weights"])}
+        )
+
+    @cached_property
+    def _searched(self) -> "NearestNeighbors":
+        return _search(self.vectors)
+
+
+_BASE = 1000  # above every atomic number: two of them are written as one
+
+
+def _pairs(graphs: CrystalGraphs) -> np.ndarray:
+    """The two elements of every edge as one number, the same in both directions, i64[n_edge]."""
+    one, other = (graphs.species[end].astype(np.int64) for end in (graphs.receivers, graphs.senders))
+    return np.minimum(one, other) * _BASE + np.maximum(one, other)
+
+
+def _unique(owner: np.ndarray, what: np.ndarray, mask: np.ndarray) -> list[tuple[int, int]]:
+    """Each (crystal, number) once, of the elements in the mask."""
+    return [(int(a), int(b)) for a, b in np.unique(np.stack([owner[mask], what[mask]], axis=1), axis=0)]
+
+
+def _names(first: int, second: int) -> str:
+    return f"{elements.symbol(first)} and {elements.symbol(second)}"
+
+
+def _search(vectors: np.ndarray) -> "NearestNeighbors":
+    # Imported late: sklearn takes half a second.
+    from sklearn.neighbors import NearestNeighbors
+
+    return NearestNeighbors().fit(np.asarray(vectors, np.float64))
+
+
+def _digest(predictor: Predictor) -> str:
+    content = hashlib.sha256()
+    for leaf in jax.tree.leaves(predictor.weights.variables()):
+        content.update(np.ascontiguousarray(leaf).data)
+    return content.hexdigest()

@@ -1,0 +1,142 @@
+"""What lies outside of the training crystals, and why: hand-made vectors and crystals with known bonds."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cgcnn_jax import Predictor
+from cgcnn_jax.applicability import Applicability
+from cgcnn_jax.data.crystal import Crystal
+from cgcnn_jax.data.dataset import load
+from cgcnn_jax.graph import CrystalGraphs, concatenate
+from tests.predictors import make_predictor
+
+
+def rock_salt(cation: str, anion: str, length: float, id: str = "") -> Crystal:
+    half = length / 2
+    lattice = [[0, half, half], [half, 0, half], [half, half, 0]]
+    name = id or f"{cation}{anion}"
+    return Crystal.from_arrays(name, lattice, [cation, anion], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+TRAIN = [
+    rock_salt("Na", "Cl", 5.64),
+    rock_salt("Na", "Br", 5.97),
+    rock_salt("K", "Cl", 6.29),
+    rock_salt("Mg", "O", 4.21),
+    rock_salt("Ca", "O", 4.81),
+]
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return make_predictor()
+
+
+def graphs_of(predictor: Predictor, *crystals: Crystal) -> CrystalGraphs:
+    return concatenate([predictor.featurizer(crystal).graphs for crystal in crystals])
+
+
+@pytest.fixture(scope="module")
+def fitted(predictor: Predictor) -> Applicability:
+    return Applicability.fit(predictor, [crystal.id for crystal in TRAIN], graphs_of(predictor, *TRAIN), quantile=1.0)
+
+
+def reasons(fitted: Applicability, predictor: Predictor, *crystals: Crystal) -> tuple[str, ...]:
+    graphs = graphs_of(predictor, *crystals)
+    # Vectors of training crystals, so that none is far.
+    return fitted.judge(graphs, np.repeat(fitted.vectors[:1], len(crystals), axis=0)).reasons
+
+
+def test_distances_and_threshold_by_hand(fitted: Applicability, predictor: Predictor) -> None:
+    # Vectors 0, 1, 3, 7 and 7.5 on a line: to the nearest other one it is 1, 1, 2, 0.5 and 0.5, of which 1 is the median.
+    line = np.array([[0.0], [1.0], [3.0], [7.0], [7.5]], np.float32)
+    spacing = np.array([1, 1, 2, 0.5, 0.5])
+    hand = dataclasses.replace(fitted, vectors=line, spacing=spacing, quantile=0.5)
+    assert hand.threshold == 1
+    found = hand.judge(graphs_of(predictor, *TRAIN[:3]), np.array([[2.2], [5.5], [9.0]]), k=2)
+    np.testing.assert_allclose(found.distances, [[0.8, 1.2], [1.5, 2.0], [1.5, 2.0]], rtol=1e-6)
+    np.testing.assert_array_equal(found.neighbors, [[2, 1], [3, 4], [4, 3]])
+    far = "far from every training crystal: 1.5, when 50% of these have one within 1"
+    assert found.reasons == ("", far, far)
+
+
+def test_the_distances_of_training_crystals_leave_out_themselves(fitted: Applicability) -> None:
+    distance = np.linalg.norm(fitted.vectors[:, None] - fitted.vectors[None].astype(float), axis=-1)
+    np.testing.assert_allclose(fitted.spacing, (distance + np.diag([np.inf] * 5)).min(axis=1), rtol=1e-6)
+    assert fitted.spacing.min() > 1e-3
+    np.testing.assert_allclose(fitted.nearest(fitted.vectors)[0], 0, atol=1e-6)
+
+
+def test_training_crystals_and_their_supercells_lie_within(fitted: Applicability, predictor: Predictor) -> None:
+    doubled = [Crystal.from_structure(c.id, c.to_structure().make_supercell([2, 1, 1])) for c in TRAIN]
+    graphs = graphs_of(predictor, *TRAIN, *doubled)
+    found = fitted.judge(graphs, predictor.inspect_graphs(graphs).crystals)
+    assert found.reasons == ("",) * 10
+    np.testing.assert_array_equal(found.neighbors[:, 0], [*range(5), *range(5)])
+
+
+def test_reasons_name_the_element_the_pair_and_the_bond(fitted: Applicability, predictor: Predictor) -> None:
+    # Na and Cl are 2.82 Å apart in training, and equals 3.99 Å: in a cell of 5.50 Å 0.07 and 0.10 Å less.
+    assert reasons(fitted, predictor, rock_salt("Na", "Cl", 5.50)) == ("",)
+    found = reasons(
+        fitted,
+        predictor,
+        rock_salt("Na", "I", 6.47),
+        rock_salt("K", "Br", 6.60),
+        rock_salt("Na", "Cl", 5.0),
+        rock_salt("Na", "Cl", 9.0),
+    )
+    assert found[0] == "I is in no training crystal"
+    assert found[1] == "K and Br are neighbours in no training crystal"
+    assert "Na and Cl are 2.50 Å apart, at least 2.82 Å in training" in found[2]
+    assert "Na and Na are 3.54 Å apart, at least 3.99 Å in training" in found[2]
+    assert found[3] == ""  # longer bonds are the vectors' business
+
+
+def test_what_is_saved_judges_alike_without_the_data(
+    fitted: Applicability, predictor: Predictor, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path)
+    again = Applicability.load(tmp_path)
+    graphs = graphs_of(predictor, rock_salt("Na", "I", 6.47), rock_salt("Mg", "O", 3.6))
+    vectors = predictor.inspect_graphs(graphs).crystals
+    one, other = fitted.judge(graphs, vectors, k=3), again.judge(graphs, vectors, k=3)
+    np.testing.assert_array_equal(one.distances, other.distances)
+    np.testing.assert_array_equal(one.neighbors, other.neighbors)
+    assert one.reasons == other.reasons
+    assert (again.ids, again.formulas) == (fitted.ids, ("NaCl", "NaBr", "KCl", "MgO", "CaO"))
+    assert again.is_of(predictor)
+    assert not again.is_of(make_predictor(conv="gated"))
+
+
+def test_training_crystals_are_found_by_id_in_the_data(fitted: Applicability, predictor: Predictor) -> None:
+    others = [rock_salt("Li", "F", 4.03), *TRAIN[::-1]]
+    data = load(others, predictor.featurizer, [])
+    predictor.about["split"] = {"train": [crystal.id for crystal in TRAIN]}
+    found = Applicability.of_run(predictor, data, quantile=1.0)
+    assert found.ids == fitted.ids
+    np.testing.assert_allclose(found.vectors, fitted.vectors, rtol=1e-5)
+    with pytest.raises(ValueError, match="2 of 5 training crystals are not in the data: KCl, MgO"):
+        Applicability.of_run(predictor, load([others[0], others[1], others[4], others[5]], predictor.featurizer, []))
+    predictor.about["split"] = {"train": []}
+    with pytest.raises(ValueError, match="does not say which crystals it was trained on"):
+        Applicability.of_run(predictor, data)
+
+
+def test_one_crystal_has_no_distances_to_others(predictor: Predictor) -> None:
+    with pytest.raises(ValueError, match="need two of them, got 1"):
+        Applicability.fit(predictor, ["NaCl"], graphs_of(predictor, TRAIN[0]))
+
+
+@pytest.mark.parametrize("quantile", [0.0, 1.5])
+def test_a_quantile_is_between_0_and_1(predictor: Predictor, quantile: float) -> None:
+    with pytest.raises(ValueError, match="quantile must be above 0 and at most 1"):
+        Applicability.fit(predictor, ["a", "b"], graphs_of(predictor, *TRAIN[:2]), quantile=quantile)
+
+
+def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"python -m experiments\.interpret --workdir="):
+        Applicability.load(tmp_path)
