@@ -44,12 +44,18 @@ class Inspection(NamedTuple):
       sites: What each node contributes, f64[n_node, n_target], in units: the mean over a crystal's nodes, weighted by
         node_weight, is its prediction. In classification logits, whose mean's softmax is the prediction. None unless
         model.pool is "site".
+      gates: The sigmoid of Eq. 5 of each edge in each convolution, averaged over the features, f32[n_edge, num_convs];
+        None for model.conv="sum", which has no gate.
+      messages: Each edge's term of the sum of Eq. 5, gate times core, averaged likewise, f32[n_edge, num_convs], for
+        one bond (an edge of a quotient sends it edge_weight times); None likewise.
     """
 
     values: np.ndarray
     crystals: np.ndarray
     atoms: np.ndarray
     sites: np.ndarray | None
+    gates: np.ndarray | None
+    messages: np.ndarray | None
 
 
 class Predictor:
@@ -150,22 +156,30 @@ class Predictor:
         return values
 
     def inspect_graphs(self, graphs: CrystalGraphs) -> Inspection:
-        """Predictions of graphs, and the vectors and contributions behind them."""
-        n_graph, starts = len(graphs.n_node), offsets(graphs)
-        values = np.zeros((n_graph, self.scaler.n_output))
-        arrays: dict[str, np.ndarray] = {}
+        """Predictions of graphs, and the vectors, contributions and gates behind them."""
+        starts, n_output, d = offsets(graphs), self.scaler.n_output, self.model.features
+        n_graph, n_node, n_edge = len(graphs.n_node), len(graphs.species), len(graphs.distances)
+        values = np.zeros((n_graph, n_output))
+        crystals, atoms = np.zeros((n_graph, d), np.float32), np.zeros((n_node, d), np.float32)
+        sites = np.zeros((n_node, n_output)) if self.model.pool == "site" else None
+        gates, messages = (
+            np.zeros((n_edge, self.model.num_convs), np.float32) if self.model.conv != "sum" else None for _ in range(2)
+        )
         for index, (outputs, sown) in self._by_batch(self._inspecting, graphs, starts):
             values[index] = self.scaler.unscale(np.asarray(outputs)[: len(index)])
-            node = members(graphs, index, starts).node
-            for name, array in sown.items():
-                place, total = (index, n_graph) if name == "crystals" else (node, len(graphs.species))
-                whole = arrays.setdefault(name, np.zeros((total, array.shape[1]), np.float32))
-                whole[place] = np.asarray(array)[: len(place)]
-        empty = np.zeros((0, self.model.features), np.float32)
-        sites = arrays.get("sites", np.zeros((0, self.scaler.n_output)) if self.model.pool == "site" else None)
+            node, edge = members(graphs, index, starts)
+            for name, whole, place in (
+                ("crystals", crystals, index),
+                ("atoms", atoms, node),
+                ("sites", sites, node),
+                ("gates", gates, edge),
+                ("messages", messages, edge),
+            ):
+                if name in sown and whole is not None:
+                    whole[place] = np.asarray(sown[name])[: len(place)]
         if sites is not None and self.scaler.task == "regression":
             sites = self.scaler.unscale(sites)
-        return Inspection(values, arrays.get("crystals", empty), arrays.get("atoms", empty), sites)
+        return Inspection(values, crystals, atoms, sites, gates, messages)
 
     def _by_batch(
         self, compiled: Callable[..., Any], graphs: CrystalGraphs, starts: Offsets

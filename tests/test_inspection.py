@@ -69,6 +69,7 @@ def test_crystals_in_several_batches_keep_their_own(crystals, monkeypatch):
     again = make_predictor()
     parts = again.inspect_graphs(graphs_of(again, mixed))
     assert again._budget.n_graph < len(mixed)  # or there would be one batch only
+    assert whole.gates.shape == (len(graphs_of(predictor, mixed).distances), 2)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
@@ -90,6 +91,25 @@ def test_no_crystal_gives_empty_arrays(pool):
     assert found.values.shape == (0, 1)
     assert found.crystals.shape == found.atoms.shape == (0, 6)
     assert (found.sites is None) == (pool == "mean")
+
+
+@pytest.mark.parametrize("conv", ["gated", "gated_mlp"])
+def test_gates_belong_to_the_edges_of_their_crystal(crystals, conv):
+    predictor = make_predictor(conv=conv, pool="mean")
+    together = predictor.inspect_graphs(graphs_of(predictor, crystals))
+    alone = [predictor.inspect_graphs(graphs_of(predictor, [crystal])) for crystal in crystals]
+    for name in ("gates", "messages"):
+        expected = np.concatenate([getattr(one, name) for one in alone])
+        np.testing.assert_allclose(getattr(together, name), expected, rtol=1e-4)
+    assert 0 < together.gates.min() < together.gates.max() < 1
+    assert np.ptp(together.gates, axis=0).min() > 0.01
+
+
+def test_a_sum_has_no_gates(crystals):
+    predictor = make_predictor(conv="sum", pool="mean")
+    found = predictor.inspect_graphs(graphs_of(predictor, crystals))
+    assert found.gates is None
+    assert found.messages is None
 
 
 def _one_atom() -> Crystal:

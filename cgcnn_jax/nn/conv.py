@@ -28,6 +28,16 @@ class Convolution(nn.Module):
         """Node features v [n_node, d_node] and edge features u [n_edge, d_edge] -> new v [n_node, d_node]."""
         raise TypeError(f"{type(self).__name__} has no __call__")
 
+    def sow_bonds(self, gate: Array, core: Array, gate_affine: Affine, core_affine: Affine) -> None:
+        """Sows, averaged over the features, each bond's sigmoid of Eq. 5 and its term of the sum, [n_edge] each.
+
+        They are "mean_gate" and "mean_message" of "intermediates", computed only where somebody asks for those.
+        """
+        if self.is_mutable_collection("intermediates"):
+            opening = jax.nn.sigmoid(gate_affine(gate))
+            self.sow("intermediates", "mean_gate", opening.mean(axis=-1))
+            self.sow("intermediates", "mean_message", (opening * softplus(core_affine(core))).mean(axis=-1))
+
 
 class SumConv(Convolution):
     """Eq. 4 of Xie & Grossman (2018): v_i <- g[(sum_jk v_j + u_ij,k) W_c + v_i W_s + b], + a concatenation, g softplus.
@@ -57,6 +67,7 @@ class GatedConv(Convolution):
         gate = EdgeDense(v.shape[-1], self.init_scale, self.precision, name="gate")(v, u, graphs)
         core = EdgeDense(v.shape[-1], self.init_scale, self.precision, name="core")(v, u, graphs)
         as_is = Affine.identity(v.shape[-1])
+        self.sow_bonds(gate, core, as_is, as_is)
         return v + gated_sum(gate, core, as_is, as_is, graphs.edge_weight, graphs.receivers, v.shape[0])
 
 
@@ -75,15 +86,10 @@ class NormGatedConv(Convolution):
         bonds = graphs.edge_weight * graphs.node_weight[graphs.receivers]
         gate = self.of_bonds("gate", v, u, graphs)
         core = self.of_bonds("core", v, u, graphs)
-        total = gated_sum(
-            gate,
-            core,
-            norm("gate_norm")(gate, bonds, training=training),
-            norm("core_norm")(core, bonds, training=training),
-            graphs.edge_weight,
-            graphs.receivers,
-            v.shape[0],
-        )
+        gate_affine = norm("gate_norm")(gate, bonds, training=training)
+        core_affine = norm("core_norm")(core, bonds, training=training)
+        self.sow_bonds(gate, core, gate_affine, core_affine)
+        total = gated_sum(gate, core, gate_affine, core_affine, graphs.edge_weight, graphs.receivers, v.shape[0])
         return softplus(v + norm("sum_norm")(total, graphs.node_weight, training=training)(total))
 
     def of_bonds(self, name: str, v: Array, u: Array, graphs: CrystalGraphs) -> Array:

@@ -63,7 +63,8 @@ class CGCNN(nn.Module):
         """Scaled predictions, or logits, [n_graph, n_output]; padding graphs hold finite nonsense.
 
         Training needs the rng "dropout" and batch_stats mutable. The vectors of atoms ("atoms"), the pooled vectors
-        ("crystals") and, with pool="site", each node's number ("sites") are sown into "intermediates".
+        ("crystals"), with pool="site" each node's number ("sites"), and what each gated convolution sows of its bonds
+        ("conv_0" and so on, see Convolution.sow_bonds) are found in "intermediates".
         """
         if self.pool not in POOLS:
             raise ValueError(f"unknown pool {self.pool!r}; choose one of {sorted(POOLS)}")

@@ -184,9 +184,19 @@ def predict_batch(model: CGCNN, weights: Weights, graphs: CrystalGraphs) -> Arra
 
 
 def inspect_batch(model: CGCNN, weights: Weights, graphs: CrystalGraphs) -> tuple[Array, dict[str, Array]]:
-    """Outputs of one padded batch, and what the model sows on the way, by name."""
+    """Outputs of one padded batch, and what the model sows on the way, if it does.
+
+    "crystals" [n_graph, d]; "atoms" [n_node, d] and "sites" [n_node, n_output]; "gates" and "messages" of all
+    convolutions, [n_edge, num_convs].
+    """
     outputs, state = model.apply(weights.variables(), graphs, mutable=["intermediates"])
-    return outputs, {name: sown[0] for name, sown in state["intermediates"].items()}
+    sown = state["intermediates"]
+    arrays = {name: sown[name][0] for name in ("crystals", "atoms", "sites") if name in sown}
+    layers = [sown[f"conv_{t}"] for t in range(model.num_convs) if f"conv_{t}" in sown]
+    for name, of_layer in (("gates", "mean_gate"), ("messages", "mean_message")):
+        if layers:
+            arrays[name] = jnp.stack([layer[of_layer][0] for layer in layers], axis=1)
+    return outputs, arrays
 
 
 def _narrow(dtype: np.dtype) -> np.dtype:

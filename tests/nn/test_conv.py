@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cgcnn_jax.graph import CrystalGraphs
-from cgcnn_jax.nn.conv import GatedConv, MLPGatedConv, NormGatedConv
+from cgcnn_jax.nn.conv import CONVOLUTIONS, GatedConv, MLPGatedConv, NormGatedConv
 from cgcnn_jax.nn.dense import EdgeDense
 from cgcnn_jax.nn.ops import Affine, gated_sum
 
@@ -168,3 +168,58 @@ TWO_DEVICES = """
 
 def test_two_devices_give_the_gradient_of_one(on_two_devices):
     assert on_two_devices(TWO_DEVICES) == "equal True"
+
+
+def test_the_mean_gate_and_message_worked_out_by_hand():
+    # Two features, one of a bond: z = [v_i, v_j, u] = [1, 0, 0, 2, 0.5] for the bond to node 0 from node 1, and the
+    # reverse. Column 0 of W_f weighs v_i's first number by ln 3, column 1 the bond's by ln 7 / 0.5; b_f is zero.
+    # Node 0: sigmoid(ln 3) = 3/4 and sigmoid(ln 7) = 7/8, mean 13/16; node 1 (v_i = [0, 2]): 1/2 and 7/8, mean 11/16.
+    # W_s is zero and b_s too, so that the core is ln 2 and the messages are the gates times ln 2.
+    v = np.array([[1, 0], [0, 2]], np.float32)
+    u = np.array([[0.5], [0.5]], np.float32)
+    graphs = CrystalGraphs(
+        species=np.array([1, 2], np.int32),
+        node_weight=np.ones(2, np.float32),
+        distances=np.ones(2, np.float32),
+        edge_weight=np.array([4, 4], np.float32),
+        senders=np.array([1, 0], np.int32),
+        receivers=np.array([0, 1], np.int32),
+        n_node=np.array([2], np.int32),
+        n_edge=np.array([2], np.int32),
+        graph_mask=np.array([True]),
+    )
+    gate = np.zeros((5, 2), np.float32)
+    gate[0, 0], gate[4, 1] = np.log(3), np.log(7) / 0.5
+    zero = {"kernel": np.zeros((5, 2), np.float32), "bias": np.zeros(2, np.float32)}
+    params = {"gate": zero | {"kernel": gate}, "core": zero}
+    _, sown = GatedConv().apply({"params": params}, v, u, graphs, training=False, mutable=["intermediates"])
+    found = sown["intermediates"]
+    np.testing.assert_allclose(found["mean_gate"][0], [13 / 16, 11 / 16], rtol=1e-6)
+    np.testing.assert_allclose(found["mean_message"][0], np.array([13 / 16, 11 / 16]) * np.log(2), rtol=1e-6)
+
+    # Normalised: with running variance 4 - 1e-5 and scale 2 nothing changes, with mean ln 3 the first gate of node 0 is
+    # 1/2, and that of node 1 sigmoid(-ln 3) = 1/4.
+    same = {"scale": np.full(2, 2, np.float32), "bias": np.zeros(2, np.float32)}
+    stats = {"mean": np.zeros(2, np.float32), "var": np.full(2, 4 - 1e-5, np.float32)}
+    moved = stats | {"mean": np.array([np.log(3), 0], np.float32)}
+    variables = {
+        "params": params | {"gate_norm": same, "core_norm": same, "sum_norm": same},
+        "batch_stats": {"gate_norm": moved, "core_norm": stats, "sum_norm": stats},
+    }
+    _, sown = NormGatedConv().apply(variables, v, u, graphs, training=False, mutable=["intermediates"])
+    np.testing.assert_allclose(
+        sown["intermediates"]["mean_gate"][0], [(1 / 2 + 7 / 8) / 2, (1 / 4 + 7 / 8) / 2], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("conv", ["gated", "gated_norm", "gated_mlp"])
+def test_the_messages_of_a_node_average_to_its_sum(conv):
+    v, u, graphs = draw(1, N_NODE, WIDTH), draw(2, N_EDGE, BONDS), graph(3)
+    layer = CONVOLUTIONS[conv]()
+    variables = layer.init(jax.random.key(0), v, u, graphs, training=False)
+    new, sown = layer.apply(variables, v, u, graphs, training=False, mutable=["intermediates"])
+    message = np.asarray(sown["intermediates"]["mean_message"][0]) * graphs.edge_weight
+    # The printed layer adds the sum to v; the released one takes a softplus, after a fresh normalisation's 1/sqrt(1+1e-5).
+    new = np.asarray(new, np.float64)
+    total = new - v if conv == "gated" else (np.log(np.expm1(new)) - v) * np.sqrt(1 + 1e-5)
+    np.testing.assert_allclose(np.mean(total, axis=1), np.bincount(graphs.receivers, message, N_NODE), rtol=1e-4)
