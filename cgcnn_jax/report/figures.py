@@ -79,7 +79,7 @@ def learning_curve(
     rate_epochs, rate = _series(epochs, "learning_rate")
     has_rate = len(rate) > 0 and rate.min() < rate.max()
 
-    figure = _figure(6.4, 5.0 if has_rate else 4.2)
+    figure = new_figure(6.4, 5.0 if has_rate else 4.2)
     grid = figure.add_gridspec(2, 1, height_ratios=(5, 1)) if has_rate else figure.add_gridspec(1, 1)
     axes = figure.add_subplot(grid[0])
     for split, label, color in (("train", "training", BLUE), ("val", "validation", VERMILLION)):
@@ -92,13 +92,13 @@ def learning_curve(
             raise ValueError(f"best_epoch {best_epoch} has no val_{metric} in the records")
         best = float(value[epoch == best_epoch][0])
         axes.axvline(best_epoch, color=GREY, lw=0.8, ls=":", zorder=1)
-        label = f"best: {best:.4g} {_plain(unit)}".rstrip() + f" at epoch {best_epoch}"
+        label = f"best: {best:.4g} {plain_unit(unit)}".rstrip() + f" at epoch {best_epoch}"
         axes.plot(
             [best_epoch], [best], ls="", marker="o", ms=8, mfc="white", mec=VERMILLION, mew=1.8, label=label, zorder=5
         )
     _scale(axes, np.concatenate([value for _, value in drawn.values()]))
     axes.set_ylabel(_metric_label(metric, unit), fontsize=12)
-    _clean(axes)
+    clean(axes)
     axes.legend(frameon=False, fontsize=10.5)
     lowest = axes
     if has_rate:
@@ -106,7 +106,7 @@ def learning_curve(
         lowest.plot(rate_epochs, rate, color=GREEN, lw=1.2)
         _scale(lowest, rate, subs=(1.0,))
         lowest.set_ylabel("learning\nrate", fontsize=10)
-        _clean(lowest)
+        clean(lowest)
         axes.tick_params(labelbottom=False)
     lowest.set_xlabel("epoch", fontsize=12)
     lowest.xaxis.set_major_locator(MaxNLocator(8, steps=_STEPS, integer=True))
@@ -137,26 +137,20 @@ def parity_plot(
     Raises:
       ValueError: If no label is known, or a value is not finite.
     """
-    values = regression_metrics(target, prediction)
-    y, p = known_values(target, prediction)
-    infinite = int((~np.isfinite(y) | ~np.isfinite(p)).sum())
-    if infinite:
-        raise ValueError(f"{infinite} of {len(y)} labelled crystals have a label or a prediction that is not finite")
-    lower, upper = min(y.min(), p.min()), max(y.max(), p.max())
-    margin = 0.04 * (upper - lower) or 0.5
-    limits = (lower - margin, upper + margin)
+    y, p = finite_values(target, prediction)
+    limits = square_limits(y, p)
 
     is_dense = len(y) > DENSE
-    figure = _figure(6.0 if is_dense else 5.2, 5.2)
+    figure = new_figure(6.0 if is_dense else 5.2, 5.2)
     axes = figure.add_subplot()
     if is_dense:
         cells = axes.hexbin(y, p, gridsize=55, extent=(*limits, *limits), bins="log", mincnt=1, cmap="viridis", lw=0.1)
-        bar = figure.colorbar(cells, ax=axes, shrink=0.8, pad=0.02, format=_plain_numbers())
+        bar = figure.colorbar(cells, ax=axes, shrink=0.8, pad=0.02, format=plain_numbers())
         bar.set_label("crystals per hexagon", fontsize=11)
         bar.outline.set_visible(False)
     else:
         axes.scatter(y, p, s=22 if len(y) < 300 else 14, color=BLUE, alpha=0.8 if len(y) < 300 else 0.45, lw=0)
-    axes.axline((lower, lower), slope=1, color="0.2", lw=1.0, ls="--", zorder=4 if is_dense else 1)
+    axes.axline((y.min(), y.min()), slope=1, color="0.2", lw=1.0, ls="--", zorder=4 if is_dense else 1)
     axes.set(xlim=limits, ylim=limits, aspect="equal")
     # The same ticks on both axes; matplotlib chooses fewer where labels are wide.
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
@@ -165,16 +159,9 @@ def parity_plot(
     axes.set_xlabel(f"target {label}", fontsize=12)
     axes.set_ylabel(f"predicted {label}", fontsize=12)
     axes.set_title(f"{split} split", fontsize=12, loc="left")
-    _clean(axes)
+    clean(axes)
 
-    shown = values["mae"] if mae is None else mae
-    lines = (
-        f"n = {len(y):,}",
-        f"MAE = {shown:.3g} {_plain(unit)}",
-        f"RMSE = {values['rmse']:.3g} {_plain(unit)}",
-        f"R² = {values['r2']:.3f}" if np.isfinite(values["r2"]) else "R² undefined",
-    )
-    axes.text(0.03, 0.97, "\n".join(line.rstrip() for line in lines), transform=axes.transAxes, va="top", fontsize=11)
+    axes.text(0.03, 0.97, error_lines(y, p, unit, mae), transform=axes.transAxes, va="top", fontsize=11)
     return figure
 
 
@@ -203,7 +190,7 @@ def roc_curve(
             f"all {len(classes)} labelled crystals are {names[occurring[0]]!r}; a ROC curve needs two classes"
         )
 
-    figure = _figure(5.2, 5.2)
+    figure = new_figure(5.2, 5.2)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=GREY, lw=1.0, ls="--", label="chance: AUC 0.5")
     for number, one in enumerate([1] if n_class == 2 else occurring):
@@ -221,7 +208,7 @@ def roc_curve(
     axes.set_xlabel("false positive rate", fontsize=12)
     axes.set_ylabel("true positive rate", fontsize=12)
     axes.set_title(f"{split} split, n = {len(classes):,}", fontsize=12, loc="left")
-    _clean(axes)
+    clean(axes)
     axes.legend(frameon=False, fontsize=10.5, loc="lower right")
     return figure
 
@@ -247,7 +234,7 @@ def confusion_matrix(
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
     side = max(4.2, 1.6 + 0.85 * n_class)
-    figure = _figure(side + 0.8, side)
+    figure = new_figure(side + 0.8, side)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(n_class, n_class):
@@ -281,7 +268,35 @@ def save(figure: Figure, path: str | Path) -> None:
     write_bytes(Path(path), content.getvalue())
 
 
-def _figure(width: float, height: float) -> Figure:
+def finite_values(target: ArrayLike, prediction: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Labels that are known, and their predictions. Raises ValueError if there is none or a value is not finite."""
+    y, p = known_values(target, prediction)
+    infinite = int((~np.isfinite(y) | ~np.isfinite(p)).sum())
+    if infinite:
+        raise ValueError(f"{infinite} of {len(y)} labelled crystals have a label or a prediction that is not finite")
+    return y, p
+
+
+def square_limits(y: np.ndarray, p: np.ndarray) -> tuple[float, float]:
+    """Limits of both axes of a square that holds all pairs, with a margin."""
+    lower, upper = float(min(y.min(), p.min())), float(max(y.max(), p.max()))
+    margin = 0.04 * (upper - lower) or 0.5
+    return lower - margin, upper + margin
+
+
+def error_lines(y: np.ndarray, p: np.ndarray, unit: str, mae: float | None = None) -> str:
+    """n, MAE, RMSE and R² of predictions p of labels y as text; `mae` stands instead of theirs, if they are a selection."""
+    values = regression_metrics(y, p)
+    lines = (
+        f"n = {len(y):,}",
+        f"MAE = {values['mae'] if mae is None else mae:.3g} {plain_unit(unit)}",
+        f"RMSE = {values['rmse']:.3g} {plain_unit(unit)}",
+        f"R² = {values['r2']:.3f}" if np.isfinite(values["r2"]) else "R² undefined",
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr, call-arg]
@@ -312,10 +327,10 @@ def _class_names(class_names: Sequence[str] | None, n_class: int) -> list[str]:
 
 def _metric_label(metric: str, unit: str) -> str:
     label = _METRICS.get(metric, metric.replace("_", " "))
-    return f"{label} ({_plain(unit)})" if unit else label
+    return f"{label} ({plain_unit(unit)})" if unit else label
 
 
-def _plain(unit: str) -> str:
+def plain_unit(unit: str) -> str:
     """The unit of a difference of logarithms, log10(GPa), without brackets in brackets."""
     return re.sub(r"^log10\((.*)\)$", r"log₁₀ \1", unit)
 
@@ -325,15 +340,17 @@ def _scale(axes: Axes, values: np.ndarray, subs: tuple[float, ...] = (1.0, 2.0, 
     if values.min() > 0 and values.max() > 5 * values.min():
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=subs))
-        axes.yaxis.set_major_formatter(_plain_numbers())
+        axes.yaxis.set_major_formatter(plain_numbers())
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _plain_numbers() -> FuncFormatter:
+def plain_numbers() -> FuncFormatter:
+    """Ticks as 0.1 and 1000, also on logarithmic axes."""
     return FuncFormatter(lambda value, _: f"{value:g}")
 
 
-def _clean(axes: Axes) -> None:
+def clean(axes: Axes) -> None:
+    """No frame on top and right, a faint grid behind the data, ticks of a readable size."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.9", lw=0.7)
     axes.set_axisbelow(True)
