@@ -14,9 +14,10 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
-from cgcnn_jax.data import batching, sources, store
+from cgcnn_jax.data import batching, elements, sources
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.featurize import Featurizer
+from cgcnn_jax.data.portion import Portion, build
 from cgcnn_jax.graph import CrystalGraphs, Offsets, PadBudget, members, offsets, select
 from cgcnn_jax.nn.model import CGCNN, Variables, init_variables
 from cgcnn_jax.scaling import TargetScaler
@@ -112,14 +113,7 @@ class Predictor:
         Returns:
           A row per structure, in input order; see `predict_entries`.
         """
-        # A structure is itself an iterable, of its sites.
-        is_one = isinstance(structures, str | Path) or hasattr(structures, "lattice")
-        given: list[Any] = [structures] if is_one else list(structures)  # type: ignore[arg-type]
-        paths = [one for one in given if isinstance(one, str | Path)]
-        if paths and len(paths) < len(given):
-            raise ValueError("give either structures or paths, not both at once")
-        entries = sources.read_files(paths) if paths else sources.read_structures(given)
-        return self.predict_entries(entries)
+        return self.predict_entries(entries_of(structures))
 
     def predict_entries(
         self,
@@ -140,12 +134,12 @@ class Predictor:
           property, or `class` and `probability_k`; `reason` says why a crystal has no prediction, and is empty else.
         """
         frames = []
-        for portion in _portions(entries):
-            frames.append(self._predict_portion(portion, executor))
+        for portion in portions(entries):
+            frames.append(self.predict_portion(build(portion, self.featurizer, executor)))
             if on_progress:
                 on_progress(len(portion))
         if not frames:
-            return pd.DataFrame(columns=["id", "formula", *self._columns(), "reason"])
+            return pd.DataFrame(columns=["id", "formula", *self.columns(), "reason"])
         return pd.concat(frames, ignore_index=True)
 
     def predict_graphs(self, graphs: CrystalGraphs) -> np.ndarray:
@@ -230,32 +224,64 @@ class Predictor:
         }
         return mine | {"params": mine["params"] | {"output": scaled}}
 
-    def _predict_portion(self, portion: Sequence[Entry | Rejected], executor: Executor | None) -> pd.DataFrame:
-        entries = [entry for entry in portion if not isinstance(entry, Rejected)]
-        # Numbered, because the ids of structures to predict need not be unique.
-        built = store.build(
-            [_Numbered(n, entry) for n, entry in enumerate(entries)], self.featurizer, executor=executor
-        )
-        values = self.predict_graphs(built.graphs)
-        done = {int(number): row for row, number in enumerate(built.ids)}
-        reasons = {int(one.id): one.reason for one in built.rejected}
-        formulas = built.formulas()
-        columns = self._columns()
+    def embed(
+        self, structures: "Iterable[Structure | str | Path] | Structure | str | Path", *, atoms: bool = False
+    ) -> pd.DataFrame:
+        """The vectors by which the network knows crystals, or their atoms.
+
+        Args:
+          structures: See `predict`.
+          atoms: A row for every atom instead of every crystal.
+
+        Returns:
+          A row per structure, in input order: id, formula, v_0, v_1, ... (the pooled vector), `reason` as in
+          `predict_entries`. Of atoms: id, formula, atom (its number in the structure), element, its vector, `reason`;
+          a structure without a graph has one row.
+        """
+        columns = ["id", "formula", *(["atom", "element"] if atoms else [])]
+        names = [f"v_{k}" for k in range(self.model.features)]
+        frames = []
+        for entries in portions(entries_of(structures)):
+            portion = build(entries, self.featurizer)
+            graphs = portion.store.graphs
+            seen, formulas = self.inspect_graphs(graphs), portion.store.formulas()
+            rows_of = {int(place): row for row, place in enumerate(portion.store.ids)}
+            rows: list[list[Any]] = []
+            for place, id in enumerate(portion.ids):
+                row = rows_of.get(place)
+                if row is None:
+                    rows.append([id, *[None] * (len(columns) - 1 + len(names)), portion.reasons[place]])
+                elif not atoms:
+                    rows.append([id, formulas[row], *seen.crystals[row], ""])
+                else:
+                    for atom, node in enumerate(portion.store.nodes_of_atoms(row)):
+                        element = elements.symbol(int(graphs.species[node]))
+                        rows.append([id, formulas[row], atom, element, *seen.atoms[node], ""])
+            frames.append(pd.DataFrame(rows, columns=[*columns, *names, "reason"]))
+        if not frames:
+            return pd.DataFrame(columns=[*columns, *names, "reason"])
+        return pd.concat(frames, ignore_index=True)
+
+    def predict_portion(self, portion: Portion) -> pd.DataFrame:
+        """A row per structure of a portion, as `predict_entries`."""
+        values = self.predict_graphs(portion.store.graphs)
+        rows_of = {int(place): row for row, place in enumerate(portion.store.ids)}
+        formulas = portion.store.formulas()
+        columns = self.columns()
         rows = []
-        number = 0
-        for entry in portion:
-            if isinstance(entry, Rejected):
-                rows.append([entry.id, None, *[None] * len(columns), entry.reason])
-                continue
-            row = done.get(number)
+        for place, id in enumerate(portion.ids):
+            row = rows_of.get(place)
             if row is None:
-                rows.append([entry.id, None, *[None] * len(columns), reasons[number]])
+                rows.append([id, None, *[None] * len(columns), portion.reasons[place]])
+            elif np.isfinite(values[row]).all():
+                rows.append([id, formulas[row], *self._cells(values[row]), ""])
             else:
-                rows.append([entry.id, formulas[row], *self._cells(values[row]), ""])
-            number += 1
+                reason = f"{id}: the network's output is not a finite number"
+                rows.append([id, formulas[row], *[None] * len(columns), reason])
         return pd.DataFrame(rows, columns=["id", "formula", *columns, "reason"])
 
-    def _columns(self) -> list[str]:
+    def columns(self) -> list[str]:
+        """Names of the columns that hold the predictions, in `predict_entries`."""
         if self.scaler.task == "classification":
             return ["class", *(f"probability_{k}" for k in range(self.scaler.num_classes))]
         if len(self.scaler.names) == 1:
@@ -303,28 +329,25 @@ def describe(
     }
 
 
-def _shapes(model: CGCNN) -> Variables:
-    """The model's variables as shapes, without computing them."""
-    return jax.eval_shape(lambda: init_variables(model, 0, np.zeros(model.table_shape, np.float32)))
+def entries_of(
+    structures: "Iterable[Structure | str | Path] | Structure | str | Path",
+) -> Iterable[Entry | Rejected]:
+    """Entries of pymatgen structures, or of paths of structure files and folders of them; several or one.
+
+    Raises:
+      ValueError: If there are both.
+    """
+    # A structure is itself an iterable, of its sites.
+    is_one = isinstance(structures, str | Path) or hasattr(structures, "lattice")
+    given: list[Any] = [structures] if is_one else list(structures)  # type: ignore[arg-type]
+    paths = [one for one in given if isinstance(one, str | Path)]
+    if paths and len(paths) < len(given):
+        raise ValueError("give either structures or paths, not both at once")
+    return sources.read_files(paths) if paths else sources.read_structures(given)
 
 
-class _Numbered:
-    """An entry under its number."""
-
-    def __init__(self, number: int, entry: Entry) -> None:
-        self.id = str(number)
-        self._entry = entry
-        self.targets = entry.targets
-        self.split = entry.split
-
-    def digest(self) -> str:
-        return self._entry.digest()
-
-    def read(self) -> Any:
-        return self._entry.read()
-
-
-def _portions(entries: Iterable[Entry | Rejected]) -> Iterator[list[Entry | Rejected]]:
+def portions(entries: Iterable[Entry | Rejected]) -> Iterator[list[Entry | Rejected]]:
+    """Entries in lists of so many as may be in memory with their graphs."""
     portion: list[Entry | Rejected] = []
     for entry in entries:
         portion.append(entry)
@@ -333,6 +356,11 @@ def _portions(entries: Iterable[Entry | Rejected]) -> Iterator[list[Entry | Reje
             portion = []
     if portion:
         yield portion
+
+
+def _shapes(model: CGCNN) -> Variables:
+    """The model's variables as shapes, without computing them."""
+    return jax.eval_shape(lambda: init_variables(model, 0, np.zeros(model.table_shape, np.float32)))
 
 
 def _roomy(n: int) -> int:

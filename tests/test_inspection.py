@@ -114,3 +114,32 @@ def test_a_sum_has_no_gates(crystals):
 
 def _one_atom() -> Crystal:
     return Crystal.from_arrays("Po", 3.35 * np.eye(3), ["Po"], [[0, 0, 0]])
+
+
+def test_embeddings_of_a_supercell_are_those_of_its_cell(rock_salt):
+    predictor = make_predictor(pool="mean")
+    salt = rock_salt.to_structure()
+    primitive, large = salt.get_primitive_structure(), salt.make_supercell([2, 1, 1], in_place=False)
+    table = predictor.embed([salt, primitive, large])
+    assert list(table["id"]) == ["0", "1", "2"]
+    assert list(table["formula"]) == ["NaCl"] * 3
+    vectors = table[[f"v_{k}" for k in range(6)]].to_numpy()
+    np.testing.assert_allclose(vectors[1:], vectors[[0, 0]], rtol=1e-5)
+    atoms = predictor.embed(large, atoms=True)
+    assert list(atoms["atom"]) == list(range(16))
+    assert list(atoms["element"]) == [site.specie.symbol for site in large]
+    of_atoms = atoms[[f"v_{k}" for k in range(6)]].to_numpy()
+    assert len(np.unique(of_atoms, axis=0)) == 2  # sodium and chlorine
+    np.testing.assert_allclose(of_atoms.mean(axis=0), vectors[0], rtol=1e-5)
+
+
+def test_embeddings_keep_their_order_around_structures_without_one(rock_salt, tmp_path):
+    rock_salt.to_structure().to(str(tmp_path / "b.cif"))
+    (tmp_path / "a.cif").write_text("data_x\n_cell_length_a 3\n")
+    for atoms, count in ((False, 1), (True, 8)):
+        table = make_predictor().embed([tmp_path, tmp_path / "absent.cif"], atoms=atoms)
+        assert list(table["id"]) == ["a", *["b"] * count, str(tmp_path / "absent.cif")]
+        assert "cannot be read" in table["reason"].iloc[0]
+        assert "no such file" in table["reason"].iloc[-1]
+        assert table["v_0"].isna().tolist() == [True, *[False] * count, True]
+    assert make_predictor().embed([]).empty

@@ -1,5 +1,6 @@
 """Crystal -> CrystalGraphs of one crystal."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ class Featurized(NamedTuple):
 
     graphs: CrystalGraphs
     atom_node: np.ndarray
+
+
+Featurize = Callable[[Crystal], Featurized]
 
 
 @dataclass(frozen=True)

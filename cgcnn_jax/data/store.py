@@ -16,14 +16,15 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from cgcnn_jax.data.crystal import CrystalError, Entry, Rejected, reduced_formula
-from cgcnn_jax.data.featurize import Featurizer
+from cgcnn_jax.data.featurize import Featurize
 from cgcnn_jax.files import write_bytes
-from cgcnn_jax.graph import CrystalGraphs, PadBudget, concatenate, select, unpad
+from cgcnn_jax.graph import CrystalGraphs, PadBudget, concatenate, offsets, select, unpad
 
 # Raise when the arrays change their meaning: old stores are then built anew, never misread.
 FORMAT = 2
@@ -63,6 +64,19 @@ class GraphStore:
         node, edge = int(self.graphs.n_node[index].sum()), int(self.graphs.n_edge[index].sum())
         return unpad(select(self.graphs, index, PadBudget(node + 1, edge, len(index) + 1)))
 
+    def nodes_of_atoms(self, place: int) -> np.ndarray:
+        """The node of `graphs` that stands for each atom of one crystal, i64[n_atom of the crystal]."""
+        atoms = slice(self._atom_start[place], self._atom_start[place] + self.n_atom[place])
+        return self._node_start[place] + self.atom_node[atoms]
+
+    @cached_property
+    def _atom_start(self) -> np.ndarray:
+        return np.cumsum(self.n_atom, dtype=np.int64) - self.n_atom
+
+    @cached_property
+    def _node_start(self) -> np.ndarray:
+        return offsets(self.graphs).node
+
     def formulas(self) -> list[str]:
         """Reduced formula of each crystal."""
         return formulas(self.graphs)
@@ -80,7 +94,7 @@ def formulas(graphs: CrystalGraphs) -> list[str]:
 
 def build(
     entries: Iterable[Entry],
-    featurizer: Featurizer,
+    featurizer: Featurize,
     *,
     cache: Path | None = None,
     executor: Executor | None = None,
@@ -135,7 +149,7 @@ def build(
     return _read(folder)
 
 
-def _build_chunk(entries: Sequence[Entry], featurizer: Featurizer) -> GraphStore:
+def _build_chunk(entries: Sequence[Entry], featurizer: Featurize) -> GraphStore:
     """Builds some graphs; runs in a worker process."""
     ids, done, rejected = [], [], []
     for entry in entries:
@@ -175,7 +189,7 @@ def _chunks(entries: Iterable[Entry]) -> Iterator[Sequence[Entry]]:
 
 
 def _built(
-    chunks: Iterable[tuple[int, Sequence[Entry]]], featurizer: Featurizer, executor: Executor | None
+    chunks: Iterable[tuple[int, Sequence[Entry]]], featurizer: Featurize, executor: Executor | None
 ) -> Iterator[tuple[int, GraphStore]]:
     """Builds numbered chunks and yields each as it is finished."""
     chunks = iter(chunks)
@@ -199,7 +213,7 @@ def _finished(pending: dict[Future[GraphStore], int]) -> Iterator[tuple[int, Gra
         yield pending.pop(future), future.result()
 
 
-def _key(entries: Iterable[Entry], featurizer: Featurizer) -> tuple[str, int]:
+def _key(entries: Iterable[Entry], featurizer: Featurize) -> tuple[str, int]:
     """Digest of everything that a store depends on, and the number of entries."""
     content = hashlib.sha256(f"{FORMAT} {featurizer}".encode())
     n_entry = 0
