@@ -1,15 +1,21 @@
-"""Loading the crystals of a configuration, with a progress bar."""
+"""Loading crystals: those of a configuration, with a progress bar, and those a command names."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from cgcnn_jax import config as configs
 from cgcnn_jax import run
+from cgcnn_jax.applicability import FILE, Applicability
+from cgcnn_jax.data import sources
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.data.sources.jsonl import SUFFIXES
+from cgcnn_jax.predict import Predictor
 from experiments import cli
 
 
@@ -27,3 +33,38 @@ def load(config: ConfigDict, atom_table: np.ndarray, entries: Iterable[Entry | R
     finally:
         if executor is not None:
             executor.shutdown(cancel_futures=True)
+
+
+def read_inputs(given: Sequence[str]) -> Iterator[Entry | Rejected]:
+    """Structures to predict for: structure files, folders of them, or .jsonl(.gz) files."""
+    for name in given:
+        if name.endswith(SUFFIXES):
+            yield from sources.read_jsonl(name)
+        else:
+            yield from sources.read_files([Path(name).expanduser()])
+
+
+def applicability(predictor: Predictor, workdir: str | Path, arguments: Sequence[str] = ()) -> Applicability:
+    """What the run in `workdir` was trained on: read from there, or made of its training crystals and kept there.
+
+    Args:
+      predictor: That of the run.
+      workdir: Its folder.
+      arguments: --config.data.FIELD=VALUE, if the data have moved.
+
+    Raises:
+      ValueError: If the run does not say which crystals it was trained on, or the data no longer hold them.
+    """
+    if (Path(workdir).expanduser() / FILE).exists():
+        found = Applicability.load(workdir)
+        if found.is_of(predictor):
+            return found
+    if not predictor.about.get("split", {}).get("train"):
+        raise ValueError("the model does not say which crystals it was trained on (imported ones do not)")
+    config = configs.from_dict(predictor.about["config"])
+    cli.override_data(config, arguments)
+    configs.validate(config)
+    crystals = load(config, np.asarray(predictor.weights.constants["atom_table"]))
+    found = Applicability.of_run(predictor, crystals)
+    found.save(workdir)
+    return found

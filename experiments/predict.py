@@ -7,9 +7,7 @@ The output has a row per structure, in input order; a structure without predicti
 """
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from tqdm import tqdm
@@ -26,6 +24,7 @@ def main() -> None:
     cli.prepare()
     from cgcnn_jax.files import write_text
     from cgcnn_jax.predict import Predictor
+    from experiments import data
 
     output = Path(OUTPUT.value).expanduser() if OUTPUT.value else None
     if output and not output.absolute().parent.is_dir():
@@ -36,7 +35,7 @@ def main() -> None:
     executor = cli.executor(WORKERS.value)
     try:
         with tqdm(desc="predicting", unit="crystal", leave=False, file=sys.stderr) as bar:
-            table = predictor.predict_entries(_entries(), executor=executor, on_progress=bar.update)
+            table = predictor.predict_entries(data.read_inputs(INPUT.value), executor=executor, on_progress=bar.update)
     finally:
         if executor is not None:
             executor.shutdown(cancel_futures=True)
@@ -50,17 +49,6 @@ def main() -> None:
     print(f"{len(table) - failed} predictions{where}, {failed} structures without one", file=sys.stderr)
     if failed == len(table):
         raise ValueError("no structure could be predicted; the reasons stand in the last column")
-
-
-def _entries() -> Iterator[Any]:
-    from cgcnn_jax.data import sources
-    from cgcnn_jax.data.sources.jsonl import SUFFIXES
-
-    for given in INPUT.value:
-        if given.endswith(SUFFIXES):
-            yield from sources.read_jsonl(given)
-        else:
-            yield from sources.read_files([Path(given).expanduser()])
 
 
 if __name__ == "__main__":

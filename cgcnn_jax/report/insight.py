@@ -1,0 +1,119 @@
+"""Figures that explain predictions: a map of crystals by their vectors, and the gates of bonds by their length."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from cgcnn_jax.report.figures import BLUE, GREY, PALETTE, VERMILLION, clean, new_figure, plain_numbers
+
+_BINS = 24
+_ENOUGH = 30  # bonds in a bin whose median is drawn
+
+
+def crystal_map(
+    groups: Mapping[str, ArrayLike],
+    *,
+    shares: ArrayLike,
+    values: Mapping[str, ArrayLike] | None = None,
+    label: str = "",
+) -> Figure:
+    """Crystals in the plane of two coordinates of their vectors, such as the first principal components.
+
+    Args:
+      groups: Name of a set -> its points, [n, 2]; the first is drawn in grey below the others. Empty ones are left out.
+      shares: Of the vectors' variance along both axes, [2].
+      values: Name of a set -> a number for each of its points, which then colours them.
+      label: What the number is, with its unit.
+
+    Raises:
+      ValueError: If there is no point, or values and points differ in number.
+    """
+    points = {name: np.asarray(one, np.float64).reshape(-1, 2) for name, one in groups.items() if len(np.asarray(one))}
+    if not points:
+        raise ValueError("a map needs at least one crystal")
+    coloured = {name: np.asarray(one, np.float64) for name, one in (values or {}).items() if name in points}
+    for name, one in coloured.items():
+        if len(one) != len(points[name]):
+            raise ValueError(f"{name!r} has {len(points[name])} points but {len(one)} values")
+    figure = new_figure(6.8 if coloured else 5.8, 5.2)
+    axes = figure.add_subplot()
+    limits = [f(v) for v in coloured.values() if len(v) for f in (np.nanmin, np.nanmax)]
+    drawn = None
+    for number, (name, xy) in enumerate(points.items()):
+        size = 9 if len(xy) > 500 else 26
+        style: dict[str, Any] = {"s": size, "label": f"{name} ({len(xy):,})", "lw": 0, "zorder": 2 + number}
+        if name in coloured:
+            drawn = axes.scatter(
+                xy[:, 0], xy[:, 1], c=coloured[name], vmin=min(limits), vmax=max(limits), cmap="viridis", **style
+            )
+        elif number == 0 and len(points) > 1:
+            axes.scatter(xy[:, 0], xy[:, 1], color="0.78", **style)
+        else:
+            axes.scatter(
+                xy[:, 0], xy[:, 1], color=PALETTE[(number - (len(points) > 1)) % len(PALETTE)], alpha=0.85, **style
+            )
+    along = [f"component {number} ({share:.0%} of the variance)" for number, share in enumerate(np.asarray(shares), 1)]
+    axes.set_xlabel(along[0], fontsize=12)
+    axes.set_ylabel(along[1], fontsize=12)
+    clean(axes)
+    if drawn is not None:
+        bar = figure.colorbar(drawn, ax=axes, shrink=0.85, pad=0.02, format=plain_numbers())
+        bar.set_label(label, fontsize=11)
+        bar.outline.set_visible(False)
+    if len(points) > 1:
+        axes.legend(frameon=False, fontsize=10, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    else:
+        axes.set_title(f"{next(iter(points))}, n = {len(next(iter(points.values()))):,}", fontsize=12, loc="left")
+    return figure
+
+
+def gates_by_distance(distances: ArrayLike, gates: ArrayLike, messages: ArrayLike) -> Figure:
+    """Mean gate and mean message of bonds against their length, a column of panels for each convolution.
+
+    Args:
+      distances: Å, [n_bond].
+      gates: Means over the features, [n_bond, num_convs].
+      messages: Likewise.
+
+    Raises:
+      ValueError: If there is no bond, or no convolution.
+    """
+    d, both = np.asarray(distances), [np.asarray(one) for one in (gates, messages)]
+    num_convs = both[0].shape[1]
+    if not len(d) or not num_convs:
+        raise ValueError(f"gates need bonds and convolutions, got {len(d)} bonds and {num_convs} convolutions")
+    figure = new_figure(2.6 * num_convs + 0.9, 5.4)
+    panels = figure.subplots(2, num_convs, sharex=True, sharey="row", squeeze=False)
+    for row, (name, values) in enumerate(zip(("mean gate", "mean message"), both, strict=True)):
+        for t, axes in enumerate(panels[row]):
+            _by_distance(axes, d, values[:, t])
+            clean(axes)
+            if t == 0:
+                axes.set_ylabel(name, fontsize=12)
+            if row == 0:
+                axes.set_title(f"convolution {t + 1}", fontsize=12, loc="left")
+            else:
+                axes.set_xlabel("bond length (Å)", fontsize=12)
+    panels[0, 0].set_ylim(0, 1)
+    panels[1, 0].set_ylim(0, None)
+    return figure
+
+
+def _by_distance(axes: Axes, d: np.ndarray, values: np.ndarray) -> None:
+    """Points or densities, the medians of even bins, and the middle half of them."""
+    if len(d) > 2000:
+        axes.hexbin(d, values, gridsize=40, bins="log", mincnt=1, cmap="Greys", lw=0.1)
+    else:
+        axes.scatter(d, values, s=8, color=GREY, alpha=0.5, lw=0)
+    edges = np.linspace(d.min(), d.max() + 1e-6, _BINS + 1)
+    which = np.digitize(d, edges) - 1
+    full = [k for k in range(_BINS) if (which == k).sum() >= _ENOUGH]
+    if len(full) > 1:
+        middle = (edges[:-1] + edges[1:])[full] / 2
+        low, median, high = np.array([np.quantile(values[which == k], (0.25, 0.5, 0.75)) for k in full]).T
+        axes.fill_between(middle, low, high, color=BLUE, alpha=0.25, lw=0)
+        axes.plot(middle, median, color=VERMILLION, lw=1.8)
