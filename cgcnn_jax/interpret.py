@@ -161,14 +161,14 @@ def contribution_names(predictor: Predictor) -> list[str]:
     return [CONTRIBUTION] if len(predictor.scaler.names) == 1 else predictor.columns()
 
 
-def bond_table(explained: Iterable[Explanation]) -> pd.DataFrame:
+def bond_table(explained: Iterable[Explanation | Rejected]) -> pd.DataFrame:
     """A row per bond: id, atom_i, element_i, atom_j, element_j, distance (Å), weight, gate, gate_0, ..., message_0, ...
 
-    `gate` is the mean over the convolutions. Crystals whose bonds were not looked at are left out.
+    `gate` is the mean over the convolutions. What has no bonds, or could not be read, is left out.
     """
     frames = []
     for one in explained:
-        if one.bonds is None:
+        if isinstance(one, Rejected) or one.bonds is None:
             continue
         symbols = np.array([elements.symbol(int(number)) for number in one.crystal.species])
         b = one.bonds

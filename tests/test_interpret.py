@@ -155,6 +155,7 @@ def test_what_cannot_be_read_keeps_its_place(predictor, tetragonal, tmp_path: Pa
     assert list(table["id"]) == ["bad"] + ["CaTiO3"] * 10
     assert list(table["reason"]) == ["bad: no such file"] + [""] * 10
     assert table["contribution"].isna().tolist() == [True] + [False] * 10
+    assert interpret.bond_table(found).empty
 
 
 def test_a_structure_carries_its_contributions_through_json_and_cif(predictor, tetragonal, tmp_path: Path) -> None:
