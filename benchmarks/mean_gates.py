@@ -16,9 +16,11 @@ from cgcnn_jax import interpret, reference
 from cgcnn_jax.data import elements
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.sources import read_jsonl
+from cgcnn_jax.predict import Predictor
 from cgcnn_jax.report import figures, insight
 
 EDGES = (0, 2, 2.5, 3, 3.5, 4, 5, 8.01)
+NEAR, FAR = 2.0, 4.0  # Å
 CONTACT = 1.25  # bonds shorter than this many sums of covalent radii are called contacts
 
 
@@ -31,6 +33,21 @@ def within_atoms(table: pd.DataFrame, column: str) -> float:
     x, y = (table[name].groupby(atom).rank() for name in ("distance", column))
     x, y = (ranks - ranks.groupby(atom).transform("mean") for ranks in (x, y))
     return float((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum()))
+
+
+def distance_parts(predictor: Predictor, near: float, far: float) -> list[np.ndarray]:
+    """How much the argument of the sigmoid changes with the length alone, for every convolution, [features].
+
+    The argument is a sum of what v_i, v_j and u say, so the part of u is known without any crystal.
+    """
+    u = np.asarray(predictor.model.basis(np.array([near, far], np.float32)))
+    changes = []
+    for t in range(predictor.model.num_convs):
+        params, stats = (tree[f"conv_{t}"] for tree in (predictor.weights.params, predictor.weights.batch_stats))
+        kernel = np.asarray(params["gate"]["kernel"])[-u.shape[1] :]
+        factor = params["gate_norm"]["scale"] / np.sqrt(stats["gate_norm"]["var"] + 1e-5)
+        changes.append(np.asarray((u[1] - u[0]) @ kernel * factor))
+    return changes
 
 
 def main() -> None:
@@ -91,6 +108,11 @@ def main() -> None:
         + ", ".join(f"{s:.0%}" for s in share)
         + " of the sums of the convolutions"
     )
+    for t, change in enumerate(distance_parts(predictor, NEAR, FAR)):
+        print(
+            f"convolution {t + 1}: from {NEAR} to {FAR} Å the gate's argument falls by more than 1 in "
+            f"{(change < -1).sum()} and rises by more than 1 in {(change > 1).sum()} of {len(change)} features"
+        )
     if arguments.figure:
         gates, messages = (table[[f"{kind}_{t}" for t in layers]].to_numpy() for kind in ("gate", "message"))
         figures.save(insight.gates_by_distance(table["distance"].to_numpy(), gates, messages), arguments.figure)

@@ -175,10 +175,14 @@ def _draw(
     import numpy as np
 
     from cgcnn_jax.interpret import principal_plane
-    from cgcnn_jax.report import figures, insight
     from cgcnn_jax.workdir import Workdir
 
     if not done:
+        return
+    try:
+        from cgcnn_jax.report import figures, insight
+    except ImportError as error:
+        _say(f"no pictures: {error}")
         return
     vectors = np.stack([one.vector for one in done])
     base = vectors if known is None else known.vectors

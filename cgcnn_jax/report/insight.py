@@ -1,14 +1,16 @@
 """Figures that explain predictions: a map of crystals by their vectors, and the gates of bonds by their length."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from cgcnn_jax.report.figures import BLUE, GREY, PALETTE, VERMILLION, clean, new_figure, plain_numbers
+from cgcnn_jax.report.figures import GREY, PALETTE, SKY, VERMILLION, clean, new_figure, plain_numbers
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _BINS = 24
 _ENOUGH = 30  # bonds in a bin whose median is drawn
@@ -20,7 +22,7 @@ def crystal_map(
     shares: ArrayLike,
     values: Mapping[str, ArrayLike] | None = None,
     label: str = "",
-) -> Figure:
+) -> "Figure":
     """Crystals in the plane of two coordinates of their vectors, such as the first principal components.
 
     Args:
@@ -71,8 +73,10 @@ def crystal_map(
     return figure
 
 
-def gates_by_distance(distances: ArrayLike, gates: ArrayLike, messages: ArrayLike) -> Figure:
+def gates_by_distance(distances: ArrayLike, gates: ArrayLike, messages: ArrayLike) -> "Figure":
     """Mean gate and mean message of bonds against their length, a column of panels for each convolution.
+
+    The one message in a thousand that is largest may lie above the axis.
 
     Args:
       distances: Å, [n_bond].
@@ -88,9 +92,11 @@ def gates_by_distance(distances: ArrayLike, gates: ArrayLike, messages: ArrayLik
         raise ValueError(f"gates need bonds and convolutions, got {len(d)} bonds and {num_convs} convolutions")
     figure = new_figure(2.6 * num_convs + 0.9, 5.4)
     panels = figure.subplots(2, num_convs, sharex=True, sharey="row", squeeze=False)
+    # A message may be any number; a few large ones would leave the others no room.
+    tops = (1.0, 1.05 * float(np.quantile(both[1], 0.999)) or 1.0)
     for row, (name, values) in enumerate(zip(("mean gate", "mean message"), both, strict=True)):
         for t, axes in enumerate(panels[row]):
-            _by_distance(axes, d, values[:, t])
+            _by_distance(axes, d, values[:, t], tops[row])
             clean(axes)
             if t == 0:
                 axes.set_ylabel(name, fontsize=12)
@@ -98,15 +104,17 @@ def gates_by_distance(distances: ArrayLike, gates: ArrayLike, messages: ArrayLik
                 axes.set_title(f"convolution {t + 1}", fontsize=12, loc="left")
             else:
                 axes.set_xlabel("bond length (Å)", fontsize=12)
-    panels[0, 0].set_ylim(0, 1)
-    panels[1, 0].set_ylim(0, None)
+        panels[row, 0].set_ylim(0, tops[row])
+    if panels[0, 0].lines:
+        panels[0, 0].legend(frameon=False, fontsize=10, loc="upper right")
     return figure
 
 
-def _by_distance(axes: Axes, d: np.ndarray, values: np.ndarray) -> None:
+def _by_distance(axes: "Axes", d: np.ndarray, values: np.ndarray, top: float) -> None:
     """Points or densities, the medians of even bins, and the middle half of them."""
     if len(d) > 2000:
-        axes.hexbin(d, values, gridsize=40, bins="log", mincnt=1, cmap="Greys", lw=0.1)
+        extent = (d.min(), d.max(), 0.0, top)
+        axes.hexbin(d, values, gridsize=(36, 24), extent=extent, bins="log", mincnt=1, cmap="Greys", alpha=0.6, lw=0.1)
     else:
         axes.scatter(d, values, s=8, color=GREY, alpha=0.5, lw=0)
     edges = np.linspace(d.min(), d.max() + 1e-6, _BINS + 1)
@@ -115,5 +123,5 @@ def _by_distance(axes: Axes, d: np.ndarray, values: np.ndarray) -> None:
     if len(full) > 1:
         middle = (edges[:-1] + edges[1:])[full] / 2
         low, median, high = np.array([np.quantile(values[which == k], (0.25, 0.5, 0.75)) for k in full]).T
-        axes.fill_between(middle, low, high, color=BLUE, alpha=0.25, lw=0)
-        axes.plot(middle, median, color=VERMILLION, lw=1.8)
+        axes.fill_between(middle, low, high, color=SKY, alpha=0.6, lw=0, label="middle half")
+        axes.plot(middle, median, color=VERMILLION, lw=1.8, label="median")
