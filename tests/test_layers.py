@@ -26,6 +26,7 @@ LEVELS = {
     "report": 4,
     "run": 5,
     "benchmark": 6,
+    "studies": 6,
 }
 FORBIDDEN = {
     "data": {"jax", "jaxlib", "flax", "optax", "orbax"},
