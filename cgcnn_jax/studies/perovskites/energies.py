@@ -39,11 +39,11 @@ def site_energies(predictor: Predictor, store: GraphStore, sites: Mapping[str, S
     Raises:
       ValueError: If the model has another pool.
     """
-    inspected = predictor.inspect_graphs(store.graphs)
-    if inspected.sites is None:
+    if predictor.model.pool != "site":
         raise ValueError(f"sites have energies in a model with model.pool=site; this one has {predictor.model.pool}")
-    first_node = offsets(store.graphs).node
-    of_atoms = inspected.sites[np.repeat(first_node, store.n_atom) + store.atom_node, 0]
+    of_nodes = predictor.inspect_graphs(store.graphs).sites
+    assert of_nodes is not None
+    of_atoms = of_nodes[np.repeat(offsets(store.graphs).node, store.n_atom) + store.atom_node, 0]
     rows = {
         id: (of[at.a], of[at.b], of[list(at.x)].mean())
         for id, of in zip(store.ids, np.split(of_atoms, np.cumsum(store.n_atom)[:-1]), strict=True)
@@ -109,10 +109,10 @@ def trends(elements_table: pd.DataFrame) -> pd.DataFrame:
             {
                 "site": "B",
                 **_correlation(
-                    b[b["group"].between(4, 12)], "group", "from group 4 on, d electrons raise the energy", 1
+                    b[b["group"].between(4, 12)], "group", "the energy rises with d electrons from group 4 to 12", 1
                 ),
             },
-            {"site": "B", **_correlation(b, "covalent_radius", "size matters less on B", 0)},
+            {"site": "B", **_correlation(b, "covalent_radius", "for comparison: size on B", 0)},
         ]
     )
 

@@ -90,8 +90,8 @@ def paragraph(elements_table: pd.DataFrame, trends: pd.DataFrame, *, unit: str) 
         f"{len(D_B)} lowest ({said('groups 4 to 6 are the most stable on B')}). The mean of a group is lowest for groups "
         f"{_listed([f'{group:.0f} ({energy:.2f} {unit})' for group, energy in groups.head(4).items()])}. From group 4 to "
         f"12 the energy rises with the number of d electrons: "
-        f"{said('from group 4 on, d electrons raise the energy')}. With size: rank correlation "
-        f"{by_claim.loc['size matters less on B']['value']:.2f}, against "
+        f"{said('the energy rises with d electrons from group 4 to 12')}. With size: rank correlation "
+        f"{by_claim.loc['for comparison: size on B']['value']:.2f}, against "
         f"{by_claim.loc['the larger the atom, the lower the energy']['value']:.2f} on A."
     )
 
