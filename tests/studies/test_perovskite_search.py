@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cgcnn_jax.studies.perovskites.search import count, expected_below, found, is_candidate
+from cgcnn_jax.studies.perovskites.search import count, disagreement, expected_below, found, is_candidate
 
 CRYSTALS = pd.DataFrame(
     [
@@ -38,6 +38,10 @@ def test_an_unknown_label_counts_as_often_as_its_like():
     assert expected_below(CRYSTALS, "h", "e") == {"below": 2.0, "all below": 3.0}
     alone = CRYSTALS[CRYSTALS["formula"] == "PbHfO3"]
     assert expected_below(alone, "h", "e") == {"below": 1.0, "all below": 1.0}
+
+
+def test_labels_that_differ_are_counted_with_their_anions():
+    assert disagreement(CRYSTALS, "h", "e") == {"both": 5, "differ": 2, "anions": ["O2F", "O3"]}
 
 
 def test_what_is_found_comes_lowest_first_beside_the_paper():

@@ -82,7 +82,7 @@ def by_element(crystals: pd.DataFrame, label: str) -> pd.DataFrame:
     return table.join(table["element"].map(_properties).apply(pd.Series))
 
 
-def trends(elements_table: pd.DataFrame) -> pd.DataFrame:
+def trends(elements_table: pd.DataFrame, energy: str = "energy") -> pd.DataFrame:
     """What the paper says of the site energies, each beside a number.
 
     A rank correlation is Spearman's. "lower" is the probability that an element of a group has a lower energy than one
@@ -91,12 +91,14 @@ def trends(elements_table: pd.DataFrame) -> pd.DataFrame:
 
     Args:
       elements_table: Of `by_element`.
+      energy: Column with the energies; "mean_label" asks the labels themselves, without a network.
 
     Returns:
       A row per claim: site, claim, statistic, value, p, elements (how many enter), verdict. The claims without a
       verdict are shown for comparison.
     """
-    a, b = (elements_table[elements_table["site"] == site] for site in ("A", "B"))
+    table = elements_table.assign(energy=elements_table[energy]).dropna(subset=["energy"])
+    a, b = (table[table["site"] == site] for site in ("A", "B"))
     small = _lower(a, a["element"].isin(SMALL), "Be, B and Si are among the least stable on A")
     return pd.DataFrame(
         [
@@ -119,7 +121,7 @@ def trends(elements_table: pd.DataFrame) -> pd.DataFrame:
 
 def _correlation(table: pd.DataFrame, column: str, claim: str, sign: int) -> dict[str, Any]:
     """Rank correlation of the energy with a property; sign 0 expects nothing."""
-    known = table.dropna(subset=[column, "energy"])
+    known = table.dropna(subset=[column])
     varies = len(known) > 2 and known[column].nunique() > 1 and known["energy"].nunique() > 1
     value, p = stats.spearmanr(known[column], known["energy"]) if varies else (math.nan, math.nan)
     return {

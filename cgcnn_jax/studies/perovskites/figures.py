@@ -42,10 +42,10 @@ def trend_figure(elements_table: pd.DataFrame, *, unit: str) -> Figure:
     figure = new_figure(11.0, 5.0)
     left, right = figure.subplots(1, 2)
     a, b = (elements_table[elements_table["site"] == site] for site in ("A", "B"))
-    _symbols(left, a, "covalent_radius", LARGE_A)
+    _symbols(left, a, "covalent_radius", LARGE_A, 0.055)
     left.set_xlabel("covalent radius (Å)", fontsize=12)
     left.set_ylabel(f"mean energy of the A site ({unit})", fontsize=12)
-    _symbols(right, b, "group", D_B)
+    _symbols(right, b, "group", D_B, 0.45)
     right.set_xlabel("group", fontsize=12)
     right.set_ylabel(f"mean energy of the B site ({unit})", fontsize=12)
     right.set_xticks(range(1, 19))
@@ -58,34 +58,36 @@ def trend_figure(elements_table: pd.DataFrame, *, unit: str) -> Figure:
 
 
 def _site(elements_table: pd.DataFrame, site: str, unit: str) -> Figure:
-    """Both sites with scales of one width, each centred at the mean of its elements."""
-    energies = elements_table.set_index("element").groupby("site")["energy"]
-    centers = energies.mean()
-    reach = float(np.abs(elements_table["energy"] - elements_table["site"].map(centers)).max()) or 1.0
-    center = float(centers[site])
+    """The scales of A and B differ, since their energies spread differently."""
+    energies = elements_table[elements_table["site"] == site].set_index("element")["energy"]
     return periodic_table(
-        energies.get_group(site).to_dict(),
+        energies.to_dict(),
         label=f"mean energy of the {site} site; white: mean of the elements",
         unit=unit,
-        center=center,
-        limits=(center - reach, center + reach),
+        center=float(energies.mean()),
         title=f"{site} site",
     )
 
 
-def _symbols(axes: Axes, table: pd.DataFrame, column: str, marked: tuple[str, ...]) -> None:
-    """Element symbols as points."""
-    known = table.dropna(subset=[column])
+def _symbols(axes: Axes, table: pd.DataFrame, column: str, marked: tuple[str, ...], aside: float) -> None:
+    """Element symbols as points, moved aside by so much where they would cover another."""
+    known = table.dropna(subset=[column]).sort_values("energy")
+    near = 0.028 * float(np.ptp(known["energy"]) or 1.0)
     axes.scatter(known[column], known["energy"], s=0)
-    for row in known.itertuples():
-        is_marked = row.element in marked
+    placed: list[tuple[float, float]] = []
+    for symbol, x, y in zip(known["element"], known[column], known["energy"], strict=True):
+        tried = [float(x + shift * aside) for shift in (0, -1, 1, -2, 2)]
+        covers = [any(abs(one - at) < 0.9 * aside and abs(y - to) < near for at, to in placed) for one in tried]
+        # Where all are covered, the true place is as good as another.
+        place = tried[covers.index(False)] if False in covers else float(x)
+        placed.append((place, y))
         axes.text(
-            getattr(row, column),
-            row.energy,
-            row.element,
+            place,
+            y,
+            symbol,
             ha="center",
             va="center",
             fontsize=9.5,
-            color=VERMILLION if is_marked else BLUE,
-            fontweight="bold" if is_marked else "normal",
+            color=VERMILLION if symbol in marked else BLUE,
+            fontweight="bold" if symbol in marked else "normal",
         )

@@ -18,7 +18,7 @@ def markdown(
     *,
     label: str,
     unit: str,
-    expected: Mapping[str, float] | None,
+    expected: Mapping[str, Any] | None,
     summary: Mapping[str, Any],
     command: str,
 ) -> str:
@@ -28,7 +28,7 @@ def markdown(
       study: What was found.
       label: The label trained on.
       unit: Its unit.
-      expected: Of `search.expected_below`, where there is a second label.
+      expected: Of `search.expected_below` and `search.disagreement`, where there is a second label.
       summary: Of the linear model's run, for hardware and commit.
       command: What the user typed.
     """
@@ -48,13 +48,7 @@ def markdown(
         "![A site](a_site.png)\n![B site](b_site.png)",
         "## What they follow",
         paragraph(study.elements, study.trends, unit=unit),
-        _table(
-            ["site", "claim", "number", "value", "p", "elements", "verdict"],
-            [
-                [row.site, row.claim, row.statistic, f"{row.value:.2f}", f"{row.p:.1g}", str(row.elements), row.verdict]
-                for row in study.trends.itertuples()
-            ],
-        ),
+        _trends(study.trends),
         "![Trends](trends.png)",
         "## The search",
         _search(study, label, unit, expected),
@@ -75,7 +69,7 @@ def paragraph(elements_table: pd.DataFrame, trends: pd.DataFrame, *, unit: str) 
 
     def said(claim: str) -> str:
         row = by_claim.loc[claim]
-        return f"{row['statistic'].split(' (')[0]} {row['value']:.2f}, p = {row['p']:.1g}: {row['verdict']}"
+        return f"{row['statistic'].split(' (')[0]} {_number(row['value'])}, p = {_p(row['p'])}: {row['verdict']}"
 
     return (
         f"**A site.** Lowest: {lowest['A']}; highest: {highest['A']}. The paper finds large cations stable there: "
@@ -91,8 +85,29 @@ def paragraph(elements_table: pd.DataFrame, trends: pd.DataFrame, *, unit: str) 
         f"{_listed([f'{group:.0f} ({energy:.2f} {unit})' for group, energy in groups.head(4).items()])}. From group 4 to "
         f"12 the energy rises with the number of d electrons: "
         f"{said('the energy rises with d electrons from group 4 to 12')}. With size: rank correlation "
-        f"{by_claim.loc['for comparison: size on B']['value']:.2f}, against "
-        f"{by_claim.loc['the larger the atom, the lower the energy']['value']:.2f} on A."
+        f"{_number(by_claim.loc['for comparison: size on B']['value'])}, against "
+        f"{_number(by_claim.loc['the larger the atom, the lower the energy']['value'])} on A."
+    )
+
+
+def _trends(trends: pd.DataFrame) -> str:
+    rows = [
+        [
+            row.site,
+            row.claim,
+            row.statistic,
+            _number(row.value),
+            _p(row.p),
+            row.verdict,
+            _number(row.value_of_labels),
+        ]
+        for row in trends.itertuples()
+    ]
+    return (
+        _table(["site", "claim", "number", "value", "p", "verdict", "of the labels"], rows)
+        + "\n\nA rank correlation is Spearman's. *Lower than others* is the probability that an element of the group has a "
+        "lower energy than one that is not of it (Mann and Whitney): 1 if all have, 0.5 if the group means nothing. "
+        "A claim is undecided where p is above 0.05. *Of the labels*: the same number of the mean labels, without a network."
     )
 
 
@@ -121,12 +136,13 @@ def _errors(study: "Study", unit: str) -> str:
         "The paper's errors stand in eV/atom there, but its Table S5 lists the energies of these 5-atom cells as they are "
         "in the source, eV a cell, so they compare with errors a cell, not a fifth of them. What differs: the paper "
         "trained on heat_all, this on the label named above; its split is not published; its neighbours are those of a "
-        "Voronoi construction, and its layers, widths and epochs for these models are not told."
+        "Voronoi construction, and the layers, widths and epochs of its models may be others."
     )
 
 
 def _sites(study: "Study", unit: str) -> str:
-    counts = study.elements["crystals"]
+    fewest, most = study.elements["crystals"].min(), study.elements["crystals"].max()
+    counted = str(most) if fewest == most else f"{fewest} to {most}"
     means = study.crystals[["energy_A", "energy_B", "energy_X"]].mean()
     both = [
         part["energy"].corr(part["mean_label"], method="spearman")
@@ -134,7 +150,7 @@ def _sites(study: "Study", unit: str) -> str:
     ]
     return (
         "The linear model predicts a number for every atom, and their mean is the energy of the cell (Eq. S15). The tables "
-        f"show its mean over the crystals with an element on a site ({counts.min()} to {counts.max()} crystals an element); "
+        f"show its mean over the crystals with an element on a site ({counted} crystals an element); "
         "spreads are in elements.csv. The training fixes the mean of the five atoms only: a constant could move from one "
         "kind of site to another, so compare elements on one site, not A with B. Over all crystals the means are "
         f"{_listed([f'{value:.2f} ({name[-1]})' for name, value in means.items()])} {unit}.\n\n"
@@ -144,7 +160,7 @@ def _sites(study: "Study", unit: str) -> str:
     )
 
 
-def _search(study: "Study", label: str, unit: str, expected: Mapping[str, float] | None) -> str:
+def _search(study: "Study", label: str, unit: str, expected: Mapping[str, Any] | None) -> str:
     rows = []
     for row in study.counts.to_dict("records"):
         rows.append(
@@ -165,11 +181,12 @@ def _search(study: "Study", label: str, unit: str, expected: Mapping[str, float]
     if expected is not None:
         lines.append(
             f"The paper counts by heat_all, which is known of {study.counts.iloc[2]['all']:,} crystals here, so its counts "
-            f"cannot be had exactly. `{label}` is lower for some of the crystals with O₂F and equal for nearly all others. "
-            "Where heat_all is unknown, take the share of crystals with the same anions, and on the same side of the "
-            f"threshold by `{label}`, that are below it by heat_all: then {expected['below']:.1f} candidates and "
-            f"{expected['all below']:.1f} crystals are expected below, against the paper's 33 and 228. The paper's 8 of 58 "
-            "in its test set cannot be had: its split is not published; 58 is taken to be the candidates in it."
+            f"cannot be had exactly. `{label}` differs from it for {expected['differ']:,} of the {expected['both']:,} crystals "
+            f"that have both ({', '.join(expected['anions']) or 'none'}). Where heat_all is unknown, take the share of "
+            f"crystals with the same anions, and on the same side of the threshold by `{label}`, that are below it by "
+            f"heat_all: then {expected['below']:.1f} candidates and {expected['all below']:.1f} crystals are expected below, "
+            "against the paper's 33 and 228. The paper's 8 of 58 in its test set cannot be had: its split is not published; "
+            "58 is taken to be the candidates in it."
         )
     else:
         lines.append("The paper counts by heat_all, which these data do not have, so its counts cannot be had exactly.")
@@ -192,7 +209,11 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.2f}"
+    return "–" if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+def _p(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1g}"
 
 
 def _symbols(table: pd.DataFrame) -> str:

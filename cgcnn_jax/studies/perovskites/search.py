@@ -86,6 +86,16 @@ def expected_below(crystals: pd.DataFrame, label: str, other: str) -> dict[str, 
     return {"below": float(weight[is_candidate(crystals)].sum()), "all below": float(weight.sum())}
 
 
+def disagreement(crystals: pd.DataFrame, label: str, other: str) -> dict[str, Any]:
+    """Crystals with "both" labels, those in which they "differ" by more than rounding, and the "anions" of those."""
+    apart = (crystals[label] - crystals[other]).dropna().abs() > 0.005
+    return {
+        "both": len(apart),
+        "differ": int(apart.sum()),
+        "anions": sorted(crystals.loc[apart[apart].index, "X"].unique()),
+    }
+
+
 def found(crystals: pd.DataFrame, label: str, columns: Mapping[str, str]) -> pd.DataFrame:
     """The candidates below the threshold by their label, the lowest first, as in Table S5.
 

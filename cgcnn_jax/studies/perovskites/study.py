@@ -30,7 +30,7 @@ from cgcnn_jax.run import Watcher, load_dataset, run
 from cgcnn_jax.studies.perovskites import report
 from cgcnn_jax.studies.perovskites.crystals import tabulate
 from cgcnn_jax.studies.perovskites.energies import by_element, site_energies, trends
-from cgcnn_jax.studies.perovskites.search import count, expected_below, found
+from cgcnn_jax.studies.perovskites.search import count, disagreement, expected_below, found
 from cgcnn_jax.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Study:
       crystals: A row per crystal: formula, A, B, X, split (empty where it has no label), labels, predictions by model,
         energy_A, energy_B and energy_X.
       elements: `energies.by_element` of them.
-      trends: `energies.trends` of those.
+      trends: `energies.trends` of those, and value_of_labels, the same statistic of the mean labels.
       counts: `search.count`.
       found: `search.found`.
       figures: Name -> figure.
@@ -192,7 +192,7 @@ def _write(
     if HEAT_ALL in crystals and label != HEAT_ALL:
         crystals["heat_all_or_label"] = crystals[HEAT_ALL].fillna(crystals[label])
         labels |= {HEAT_ALL: HEAT_ALL, f"{HEAT_ALL}, else {label}": "heat_all_or_label"}
-        expected = expected_below(crystals, HEAT_ALL, label)
+        expected = expected_below(crystals, HEAT_ALL, label) | disagreement(crystals, HEAT_ALL, label)
     shown = {column: column for column in (label, HEAT_ALL) if column in crystals} | {
         model.name: model.name for model in models
     }
@@ -201,7 +201,7 @@ def _write(
         errors,
         crystals,
         elements_table,
-        trends(elements_table),
+        trends(elements_table).assign(value_of_labels=trends(elements_table, "mean_label")["value"]),
         count(crystals, labels),
         found(crystals, label, shown),
         draw(crystals, elements_table, label=label, unit=unit),
