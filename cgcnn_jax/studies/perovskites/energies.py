@@ -94,29 +94,23 @@ def trends(elements_table: pd.DataFrame, energy: str = "energy") -> pd.DataFrame
       energy: Column with the energies; "mean_label" asks the labels themselves, without a network.
 
     Returns:
-      A row per claim: site, claim, statistic, value, p, elements (how many enter), verdict. The claims without a
+      A row per claim: site, name, claim, statistic, value, p, elements (how many enter), verdict. The claims without a
       verdict are shown for comparison.
     """
     table = elements_table.assign(energy=elements_table[energy]).dropna(subset=["energy"])
     a, b = (table[table["site"] == site] for site in ("A", "B"))
-    small = _lower(a, a["element"].isin(SMALL), "Be, B and Si are among the least stable on A")
-    return pd.DataFrame(
-        [
-            {"site": "A", **_correlation(a, "covalent_radius", "the larger the atom, the lower the energy", -1)},
-            {"site": "A", **_correlation(a, "ionic_radius", "the larger the ion, the lower the energy", -1)},
-            {"site": "A", **small, "verdict": _verdict(0.5 - small["value"], small["p"])},
-            {"site": "A", **_lower(a, a["group"] <= 3, "groups 1 to 3 are stable on A")},
-            {"site": "A", **_lower(a, a["element"].isin(LARGE_A), "large atoms of groups 13 to 15 are stable on A")},
-            {"site": "B", **_lower(b, b["group"].between(4, 6), "groups 4 to 6 are the most stable on B")},
-            {
-                "site": "B",
-                **_correlation(
-                    b[b["group"].between(4, 12)], "group", "the energy rises with d electrons from group 4 to 12", 1
-                ),
-            },
-            {"site": "B", **_correlation(b, "covalent_radius", "for comparison: size on B", 0)},
-        ]
-    )
+    d = b[b["group"].between(4, 12)]
+    rows = [
+        ("A", "atom", _correlation(a, "covalent_radius", "the larger the atom, the lower the energy", -1)),
+        ("A", "ion", _correlation(a, "ionic_radius", "the larger the ion, the lower the energy", -1)),
+        ("A", "small", _lower(a, a["element"].isin(SMALL), "Be, B and Si are among the least stable", -1)),
+        ("A", "early", _lower(a, a["group"] <= 3, "groups 1 to 3 are stable", 1)),
+        ("A", "late", _lower(a, a["element"].isin(LARGE_A), "large atoms of groups 13 to 15 are stable", 1)),
+        ("B", "d groups", _lower(b, b["group"].between(4, 6), "groups 4 to 6 are the most stable", 1)),
+        ("B", "d electrons", _correlation(d, "group", "from group 4 to 12 the energy rises with d electrons", 1)),
+        ("B", "atom", _correlation(b, "covalent_radius", "for comparison: size on B", 0)),
+    ]
+    return pd.DataFrame([{"site": site, "name": name, **row} for site, name, row in rows])
 
 
 def _correlation(table: pd.DataFrame, column: str, claim: str, sign: int) -> dict[str, Any]:
@@ -134,8 +128,8 @@ def _correlation(table: pd.DataFrame, column: str, claim: str, sign: int) -> dic
     }
 
 
-def _lower(table: pd.DataFrame, is_member: pd.Series, claim: str) -> dict[str, Any]:
-    """How often a member of a group has a lower energy than an element that is none."""
+def _lower(table: pd.DataFrame, is_member: pd.Series, claim: str, sign: int) -> dict[str, Any]:
+    """How often a member of a group has a lower energy than an element that is none; sign -1 expects it seldom."""
     inside, outside = table["energy"][is_member], table["energy"][~is_member]
     value = p = math.nan
     if len(inside) and len(outside):
@@ -147,7 +141,7 @@ def _lower(table: pd.DataFrame, is_member: pd.Series, claim: str) -> dict[str, A
         "value": float(value),
         "p": float(p),
         "elements": len(table),
-        "verdict": _verdict(value - 0.5, p),
+        "verdict": _verdict(sign * (value - 0.5), p),
     }
 
 

@@ -57,8 +57,14 @@ def markdown(
 
 
 def paragraph(elements_table: pd.DataFrame, trends: pd.DataFrame, *, unit: str) -> str:
-    """What is seen of the claims of the paper, in sentences."""
-    by_claim = trends.set_index("claim")
+    """What is seen of the claims of the paper, in sentences.
+
+    Args:
+      elements_table: Of `energies.by_element`.
+      trends: `Study.trends`.
+      unit: Of the energies.
+    """
+    by_name = trends.set_index(["site", "name"])
     lowest = {site: _symbols(part.head(10)) for site, part in elements_table.groupby("site")}
     highest = {site: _symbols(part.tail(5).iloc[::-1]) for site, part in elements_table.groupby("site")}
     a, b = (elements_table[elements_table["site"] == site] for site in ("A", "B"))
@@ -67,26 +73,29 @@ def paragraph(elements_table: pd.DataFrame, trends: pd.DataFrame, *, unit: str) 
     among = len(set(b.head(len(D_B))["element"]) & set(D_B))
     among_a = len(set(a.head(len(a) // 2)["element"]) & set(LARGE_A))
 
-    def said(claim: str) -> str:
-        row = by_claim.loc[claim]
-        return f"{row['statistic'].split(' (')[0]} {_number(row['value'])}, p = {_p(row['p'])}: {row['verdict']}"
+    def said(site: str, name: str) -> str:
+        row = by_name.loc[(site, name)]
+        return (
+            f"{row['statistic'].split(' (')[0]} {_number(row['value'])}, of the labels "
+            f"{_number(row['value_of_labels'])}, p = {_p(row['p'])}: {row['verdict']}"
+        )
 
     return (
         f"**A site.** Lowest: {lowest['A']}; highest: {highest['A']}. The paper finds large cations stable there: "
-        f"{said('the larger the atom, the lower the energy')}; with ions, "
-        f"{said('the larger the ion, the lower the energy')}. It finds the small elements Be, B and Si least stable: "
+        f"{said('A', 'atom')}; with ions, "
+        f"{said('A', 'ion')}. It finds the small elements Be, B and Si least stable: "
         f"they take places {_listed([f'{place} ({symbol})' for symbol, place in places.items()])} of {len(a)} from the "
-        f"top ({said('Be, B and Si are among the least stable on A')}). Groups 1 to 3 "
-        f"({said('groups 1 to 3 are stable on A')}) and large atoms of groups 13 to 15 "
-        f"({said('large atoms of groups 13 to 15 are stable on A')}; {among_a} of the {len(LARGE_A)} in the lower half).\n\n"
+        f"top ({said('A', 'small')}). Groups 1 to 3 "
+        f"({said('A', 'early')}) and large atoms of groups 13 to 15 "
+        f"({said('A', 'late')}; {among_a} of the {len(LARGE_A)} in the lower half).\n\n"
         f"**B site.** Lowest: {lowest['B']}; highest: {highest['B']}. The paper finds groups 4 to 6 the most stable "
         f"throughout, and explains it by the d electrons that octahedra favour: {among} of the {len(D_B)} are among the "
-        f"{len(D_B)} lowest ({said('groups 4 to 6 are the most stable on B')}). The mean of a group is lowest for groups "
+        f"{len(D_B)} lowest ({said('B', 'd groups')}). The mean of a group is lowest for groups "
         f"{_listed([f'{group:.0f} ({energy:.2f} {unit})' for group, energy in groups.head(4).items()])}. From group 4 to "
         f"12 the energy rises with the number of d electrons: "
-        f"{said('the energy rises with d electrons from group 4 to 12')}. With size: rank correlation "
-        f"{_number(by_claim.loc['for comparison: size on B']['value'])}, against "
-        f"{_number(by_claim.loc['the larger the atom, the lower the energy']['value'])} on A."
+        f"{said('B', 'd electrons')}. With size: rank correlation "
+        f"{_number(by_name.loc[('B', 'atom'), 'value'])}, against "
+        f"{_number(by_name.loc[('A', 'atom'), 'value'])} on A."
     )
 
 
@@ -209,7 +218,7 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.2f}"
+    return "–" if value is None or math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"  # no -0.00
 
 
 def _p(value: float) -> str:
