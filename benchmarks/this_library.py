@@ -133,7 +133,7 @@ class StreamedTraining:
 
     def __init__(self, resident: Training) -> None:
         self._state, self._feed = resident.new_state(), resident.new_stream()
-        self._plan = np.tile(resident.epoch, (4, 1))
+        self._plan = np.tile(resident.epoch[:, None], (4, 1, 1))
         self._n_crystal = 4 * len(resident.dataset)
 
     def __call__(self) -> Measured:

@@ -24,6 +24,7 @@ from cgcnn_jax.train.feed import FEEDS
 from cgcnn_jax.train.loop import TrainSettings
 from cgcnn_jax.train.losses import LOSSES
 from cgcnn_jax.train.optimizer import OPTIMIZERS, SCHEDULES, OptimizerSettings
+from cgcnn_jax.train.parallel import WAYS
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": tuple(sources.SOURCES),
@@ -39,6 +40,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.precision": PRECISIONS,
     "optimizer.name": OPTIMIZERS,
     "train.feed": FEEDS,
+    "train.parallel": WAYS,
     "optimizer.schedule": SCHEDULES,
 }
 _POSITIVE = (
@@ -67,6 +69,7 @@ _NOT_NEGATIVE = (
     "optimizer.warmup_epochs",
     "train.patience",
     "train.save_seconds",
+    "train.devices",
 )
 
 
@@ -360,7 +363,10 @@ def from_dict(values: Mapping[str, Any]) -> ConfigDict:
 
 
 # Fields that change no result: data that moved or changed are noticed by their content.
-WITHOUT_EFFECT = ("data.path", "data.cache", "data.workers", "data.wanted", "train.save_seconds", "train.feed")
+WITHOUT_EFFECT = (
+    *("data.path", "data.cache", "data.workers", "data.wanted"),
+    *("train.save_seconds", "train.feed", "train.devices", "train.parallel"),
+)
 # Fields that came later, with the value that does what was done before.
 _CAME_LATER = {
     "graph.share_last_shell": False,
@@ -370,6 +376,8 @@ _CAME_LATER = {
     "model.precision": "default",
     "train.loss": "auto",
     "train.feed": "auto",
+    "train.devices": 1,
+    "train.parallel": "shard",
 }
 
 

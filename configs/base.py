@@ -112,12 +112,14 @@ def get_config(preset: str | None = None) -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.epochs = 200
-    config.train.batch_size = 64  # crystals a step
+    config.train.batch_size = 64  # crystals a step, on all devices together
     config.train.loss = "auto"  # mse, mae, huber, of scaled targets; auto: mse, or cross_entropy in classification
     config.train.patience = 0  # epochs without a better validation error before stopping; 0 is off
     config.train.average_decay = 0.0  # of the exponential average of the weights that predicts; 0 is off
     config.train.save_seconds = 60.0  # between checkpoints
     config.train.feed = "auto"  # device: all crystals there at once; stream: batches sent; auto: what fits
+    config.train.devices = 0  # of this host (of each process), which share every batch; 0 takes all
+    config.train.parallel = "shard"  # how they do: shard (shard_map) or pmap, the same numbers
     config.train.seed = 0
 
     if name == "paper":

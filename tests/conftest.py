@@ -1,6 +1,10 @@
 """Shared fixtures: where the real data lie, and crystals with known answers."""
 
 import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -22,6 +26,28 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set CGCNN_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def on_devices() -> Callable[..., str]:
+    """on_devices(8, program, *arguments): what it prints in a process of its own with so many simulated CPU devices."""
+
+    def run(count: int, program: str, *arguments: str | Path) -> str:
+        environment = os.environ | {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": str(ROOT),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout.strip()
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Which crystals go into which batch, and the one shape that holds every batch.
 
-A plan is i32[n_batch, n_place]: crystal indices, -1 for an empty place. `graph.select` turns a row into a batch.
+A plan is i32[n_batch, n_place]: crystal indices, -1 for an empty place. `graph.select` turns a row into a batch. Where
+several devices share each batch, it is dealt further, to i32[n_batch, n_device, n_place].
 """
 
 from collections.abc import Sequence
@@ -51,6 +52,51 @@ def training_budget(graphs: CrystalGraphs, members: np.ndarray, n_batch: int, se
     return _rounded(*(1.01 * largest if n_batch > 1 else largest))
 
 
+def share_plan(graphs: CrystalGraphs, plan: np.ndarray, budget: PadBudget, n_device: int) -> np.ndarray:
+    """Deals every batch to n_device devices in shares of nearly equal size.
+
+    The batches stay what they are, so that training takes the same steps on any number of devices.
+
+    Args:
+      graphs: The set.
+      plan: Batches, i32[n_batch, n_place].
+      budget: Shape that each share must fit, of `share_budget`.
+      n_device: Number of shares of a batch.
+
+    Returns:
+      i32[n_batch, n_device, budget.n_graph - 1].
+
+    Raises:
+      ValueError: If a batch cannot be dealt so.
+    """
+    if n_device == 1:
+        return plan[:, None]
+    shares = np.full((len(plan), n_device, budget.n_graph - 1), -1, np.int32)
+    rest = np.arange(len(plan))
+    for attempt in range(_TRIES):
+        device, loads = _deal_shares(graphs, plan[rest], n_device, attempt)
+        fits = (loads + [1, 0, 1] <= budget).all(axis=(1, 2))
+        for own in range(n_device):
+            chosen = _to_the_left(np.where(device == own, plan[rest], -1)[fits])[:, : budget.n_graph - 1]
+            shares[rest[fits], own, : chosen.shape[1]] = chosen
+        rest = rest[~fits]
+        if not len(rest):
+            return shares
+    raise ValueError(f"{len(rest)} batches do not fit {n_device} shares of {budget}; choose it with share_budget")
+
+
+def share_budget(graphs: CrystalGraphs, members: np.ndarray, n_batch: int, n_device: int, seed: int) -> PadBudget:
+    """A shape that a device's shares of all batches fit, with about 1 % to spare; of one device, `training_budget`."""
+    if n_device == 1:
+        return training_budget(graphs, members, n_batch, seed)
+    largest = np.zeros(3)
+    for trial in range(_TRIALS):
+        batches = _deal(graphs, members, n_batch, np.random.default_rng([seed, trial]))
+        plan = _as_plan(batches, max(len(batch) for batch in batches))
+        largest = np.maximum(largest, _deal_shares(graphs, plan, n_device, 0)[1].max(axis=(0, 1)))
+    return _rounded(*(1.01 * largest))
+
+
 def packed_plan(graphs: CrystalGraphs, members: np.ndarray, budget: PadBudget) -> np.ndarray:
     """Packs crystals in their order into as few batches as fill the budget, for evaluation.
 
@@ -89,11 +135,12 @@ def packing_budget(graphs: CrystalGraphs, batch_size: int) -> PadBudget:
 
 
 def padding_share(graphs: CrystalGraphs, plan: np.ndarray, budget: PadBudget) -> tuple[float, float]:
-    """Shares of nodes and of edges that are padding in a plan."""
+    """Shares of nodes and of edges that are padding in a plan, each of whose rows fills the budget."""
     crystals = plan[plan >= 0]
+    n_row = plan[..., 0].size
     return (
-        1 - float(graphs.n_node[crystals].sum()) / (len(plan) * budget.n_node),
-        1 - float(graphs.n_edge[crystals].sum()) / (len(plan) * budget.n_edge),
+        1 - float(graphs.n_node[crystals].sum()) / (n_row * budget.n_node),
+        1 - float(graphs.n_edge[crystals].sum()) / (n_row * budget.n_edge),
     )
 
 
@@ -118,6 +165,37 @@ def _deal(graphs: CrystalGraphs, members: np.ndarray, n_batch: int, rng: np.rand
         loads[emptiest] += share[dealt]
     by_batch = np.argsort(batch_of, kind="stable")
     return np.split(members[by_batch], np.cumsum(np.bincount(batch_of, minlength=n_batch))[:-1])
+
+
+def _deal_shares(graphs: CrystalGraphs, plan: np.ndarray, n_device: int, attempt: int) -> tuple[np.ndarray, np.ndarray]:
+    """The crystals of each batch, from the largest to the smallest, go to the emptiest of its shares.
+
+    Later attempts take another order, by sizes times random factors.
+
+    Returns:
+      The share of each place of the plan, and the nodes, edges and crystals of each share, [n_batch, n_device, 3].
+    """
+    is_crystal = plan >= 0
+    size = np.stack([graphs.n_node[plan], graphs.n_edge[plan], np.ones(plan.shape)], axis=2) * is_crystal[:, :, None]
+    fullness = (size / size[is_crystal].mean(axis=0))[:, :, :2]
+    factors = np.exp(0.1 * np.random.default_rng(attempt).standard_normal(plan.shape)) if attempt else 1.0
+    order = np.argsort(-fullness.max(axis=2) * factors, axis=1, kind="stable")
+    device = np.zeros(plan.shape, int)
+    loads = np.zeros((len(plan), n_device, 2))
+    batch = np.arange(len(plan))
+    # All batches at once: as many rounds as a batch has places.
+    for place in order.T:
+        emptiest = loads.max(axis=2).argmin(axis=1)
+        device[batch, place] = emptiest
+        loads[batch, emptiest] += fullness[batch, place]
+    totals = np.zeros((len(plan), n_device, 3))
+    np.add.at(totals, (batch[:, None], device), size)
+    return device, totals
+
+
+def _to_the_left(plan: np.ndarray) -> np.ndarray:
+    """Rows with their crystals, in order, before the empty places."""
+    return np.take_along_axis(plan, np.argsort(plan < 0, axis=1, kind="stable"), axis=1)
 
 
 def _fits(graphs: CrystalGraphs, batch: np.ndarray, budget: PadBudget) -> bool:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from cgcnn_jax.nn.ops import Affine
+from cgcnn_jax.nn.ops import Affine, sum_over_devices
 
 
 class BatchNorm(nn.Module):
@@ -56,10 +56,9 @@ def weighted_moments(x: Array, weight: Array, axis_name: str | None = None) -> t
 
     def total(rows: Array) -> Array:
         # In full precision on a GPU too, where products of float32 are rounded to 10 bits by default.
-        sums = jnp.matmul(weight, rows, precision="highest")
-        return jax.lax.psum(sums, axis_name) if axis_name else sums
+        return sum_over_devices(jnp.matmul(weight, rows, precision="highest"), axis_name)
 
-    count = weight.sum() if axis_name is None else jax.lax.psum(weight.sum(), axis_name)
+    count = sum_over_devices(weight.sum(), axis_name)
     rows = jnp.maximum(count, 1.0)
     mean = total(x) / rows
     # The variance does not change with the mean to first order: d/dm sum w (x - m)^2 = -2 sum w (x - m) = 0 at the mean.

@@ -75,6 +75,11 @@ def matmul(x: Array, y: Array, precision: str) -> Array:
     return jnp.matmul(x, y, precision="highest" if precision == "float32" else None)
 
 
+def sum_over_devices(tree: Tree, axis_name: str | None) -> Tree:
+    """Sums of all leaves over the devices of a mapped axis; as they are where there is none."""
+    return jax.lax.psum(tree, axis_name) if axis_name else tree
+
+
 def spread_like(tree: Tree, like: Array) -> Tree:
     """Marks what all devices of a shard_map share as spread over them like `like`; elsewhere nothing happens.
 

@@ -1,15 +1,15 @@
-"""Feeds: how crystals get to the device, all at once or as a stream of batches."""
+"""Feeds: how crystals get to the devices, all at once or as a stream of batches."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cgcnn_jax.graph import CrystalGraphs, PadBudget, select
 from cgcnn_jax.scaling import TargetScaler
+from cgcnn_jax.train.parallel import Devices
 from cgcnn_jax.train.state import TrainState, Weights
 from cgcnn_jax.train.step import Compiled, on_host, take_batch, to_device
 
@@ -23,7 +23,10 @@ T = TypeVar("T")
 
 
 class Feed(Protocol):
-    """Carries out plans (data.batching) over one data set."""
+    """Carries out plans (data.batching) over one data set.
+
+    Plans to train have the devices' shares, [n_batch, n_device, n_place], those to predict have none.
+    """
 
     def train(self, state: TrainState, plan: np.ndarray, start: int, stop: int, seed: int) -> TrainState:
         """Takes a step for each of the rows start .. stop - 1; the state is donated."""
@@ -35,26 +38,35 @@ class Feed(Protocol):
 
 
 class DeviceFeed:
-    """The whole set lies on the device, and an epoch is one compiled loop over a plan: no host work between steps."""
+    """The whole set lies on every device, and an epoch is one compiled loop over a plan: no host work between steps."""
 
     def __init__(
-        self, compiled: Compiled, graphs: CrystalGraphs, targets: np.ndarray, scaler: TargetScaler, n_row: int
+        self,
+        compiled: Compiled,
+        graphs: CrystalGraphs,
+        targets: np.ndarray,
+        scaler: TargetScaler,
+        n_row: int,
+        devices: Devices | None = None,
     ) -> None:
         """n_row: Rows of the longest plan to predict; one shape for all of them compiles once."""
         self._compiled = compiled
-        self._data = to_device(graphs, targets, scaler)
+        self._devices = devices or Devices()
+        self._data = to_device(graphs, targets, scaler, self._devices)
         self._n_row = n_row
         self._plan: tuple[np.ndarray, jax.Array] | None = None
 
     def train(self, state: TrainState, plan: np.ndarray, start: int, stop: int, seed: int) -> TrainState:
         if self._plan is None or self._plan[0] is not plan:
-            self._plan = plan, jnp.asarray(plan)
+            self._plan = plan, self._devices.deal(plan[:, self._devices.own])
         return self._compiled.train(state, self._data, self._plan[1], start, stop, seed)
 
     def predict(self, weights: Weights, plan: np.ndarray) -> np.ndarray:
-        rows = np.full((self._n_row, plan.shape[1]), -1, np.int32)
+        n_device = self._devices.count
+        rows = np.full((-(-self._n_row // n_device) * n_device, plan.shape[1]), -1, np.int32)
         rows[: len(plan)] = plan
-        return np.asarray(self._compiled.predict(weights, self._data, jnp.asarray(rows), len(plan)))
+        dealt = self._devices.deal(rows.reshape(-1, n_device, plan.shape[1])[:, self._devices.own])
+        return np.asarray(self._compiled.predict(weights, self._data, dealt, -(-len(plan) // n_device)))
 
 
 class StreamFeed:
@@ -68,8 +80,10 @@ class StreamFeed:
         scaler: TargetScaler,
         train_budget: PadBudget,
         eval_budget: PadBudget,
+        devices: Devices | None = None,
     ) -> None:
         self._compiled = compiled
+        self._devices = devices or Devices()
         self._data = on_host(graphs, targets, scaler)
         self._train_budget = train_budget
         self._eval_budget = eval_budget
@@ -88,21 +102,31 @@ class StreamFeed:
         def batch(index: np.ndarray) -> CrystalGraphs:
             return select(self._data.graphs, index, self._eval_budget, self._data.starts)
 
+        n_device = self._devices.count
+        full = np.full((-(-len(plan) // n_device) * n_device, plan.shape[1]), -1, np.int32)
+        full[: len(plan)] = plan
         outputs = np.zeros((len(self._data.graphs.n_node), self._n_output), np.float32)
-        for rows, graphs in self._blocks(plan, batch):
+        for rows, graphs in self._blocks(full.reshape(-1, n_device, plan.shape[1]), batch):
             found = np.asarray(self._compiled.predict_batches(weights, graphs, len(rows)))
-            for index, values in zip(rows, found[: len(rows)], strict=True):
-                outputs[index[index >= 0]] = values[: len(index)][index >= 0]
+            values = found[: len(rows), :, : plan.shape[1]]
+            outputs[rows[rows >= 0]] = values[rows >= 0]
         return outputs
 
     def _blocks(self, plan: np.ndarray, batch: Callable[[np.ndarray], T]) -> Iterator[tuple[np.ndarray, T]]:
         """Blocks of the plan's rows with their batches stacked, the next one prepared while one is in use."""
 
         def stacked(rows: np.ndarray) -> T:
-            parts = [batch(index) for index in rows]
+            # Of the shares of each row, this process pads those of its own devices.
+            own = rows[:, self._devices.own]
+            n_own = own.shape[1]
+            parts = [batch(index) for index in own.reshape(-1, own.shape[2])]
             # Blocks of one shape compile once; a short one is filled up with what is not looked at.
-            parts += [parts[-1]] * (_BLOCK - len(rows))
-            return jax.device_put(jax.tree.map(lambda *arrays: np.stack(arrays), *parts))
+            parts += [parts[-1]] * (_BLOCK * n_own - len(parts))
+
+            def block(*arrays: np.ndarray) -> np.ndarray:
+                return np.stack(arrays).reshape(_BLOCK, n_own, *arrays[0].shape)
+
+            return self._devices.deal(jax.tree.map(block, *parts))
 
         blocks = [plan[first : first + _BLOCK] for first in range(0, len(plan), _BLOCK)]
         ahead = self._thread.submit(stacked, blocks[0]) if blocks else None
@@ -115,7 +139,7 @@ class StreamFeed:
 
 
 def fits_device(graphs: CrystalGraphs) -> bool:
-    """Whether a set is small against the memory of the default device, as far as that is known."""
-    stats = jax.devices()[0].memory_stats() or {}
+    """Whether a set is small against the memory of this process's first device, as far as that is known."""
+    stats = jax.local_devices()[0].memory_stats() or {}
     limit = stats.get("bytes_limit")
     return limit is None or sum(array.nbytes for array in graphs) < _SHARE * limit

@@ -18,6 +18,7 @@ from cgcnn_jax.train import metrics
 from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.feed import DeviceFeed, Feed, StreamFeed, fits_device
 from cgcnn_jax.train.optimizer import OptimizerSettings, build_optimizer, learning_rate_schedule
+from cgcnn_jax.train.parallel import Devices, any_process, from_first_process
 from cgcnn_jax.train.state import Sums, TrainState, Weights, init_state
 from cgcnn_jax.train.step import compile_steps
 
@@ -45,6 +46,9 @@ class TrainSettings:
       save_seconds: Time between checkpoints.
       feed: "device" puts all crystals there at once, "stream" sends batches that the host pads a few steps ahead, "auto"
         streams what is large against the device's memory. The steps are the same.
+      devices: How many devices of this process share every batch, 0 for all of them; of several processes, each gives so
+        many. The steps are the same but for the rounding of sums and the draws of dropout.
+      parallel: See parallel.Devices.way.
     """
 
     epochs: int
@@ -55,6 +59,8 @@ class TrainSettings:
     loss: str = "auto"
     save_seconds: float = 60.0
     feed: str = "auto"
+    devices: int = 0
+    parallel: str = "shard"
 
     def steps_per_epoch(self, n_train: int) -> int:
         """Batches that n_train crystals make."""
@@ -102,6 +108,10 @@ def fit(
     """Trains, and keeps the weights with the lowest validation error; with an empty validation split, the last.
 
     The same arguments give the same parameters bit for bit on the CPU, however often training was stopped and resumed.
+    A run may go on on another number of devices; it then takes the same steps up to the rounding of sums.
+
+    Where jax.distributed connects several processes, all call this with the same arguments and train as one, from the
+    state of the first process. That one alone needs checkpoints. A request of any process stops all.
 
     Args:
       model: The network.
@@ -121,7 +131,7 @@ def fit(
 
     Raises:
       ValueError: If the crystals of the validation split have no label, so that no weights are better than others, or
-        there is patience and no validation split, or the task has no such loss.
+        there is patience and no validation split, the task has no such loss, or there are not so many devices.
       Diverged: If loss or gradient is not finite; the last checkpoint before that is kept.
     """
     train, val = split["train"], split["val"]
@@ -132,25 +142,29 @@ def fit(
     steps_per_epoch = settings.steps_per_epoch(len(train))
     schedule = learning_rate_schedule(optimizer_settings, settings.epochs, steps_per_epoch)
     optimizer = build_optimizer(optimizer_settings, schedule)
+    devices = Devices.choose(settings.devices, settings.parallel)
     train_budget = batching.training_budget(graphs, train, steps_per_epoch, settings.seed)
+    share_budget = batching.share_budget(graphs, train, steps_per_epoch, devices.count, settings.seed)
     eval_budget = batching.packing_budget(graphs, settings.batch_size)
     compiled = compile_steps(
-        model, optimizer, scaler.task, train_budget, eval_budget, settings.average_decay, settings.loss
+        model, optimizer, scaler.task, share_budget, eval_budget, settings.average_decay, settings.loss, devices
     )
     all_plan = batching.packed_plan(graphs, np.arange(len(graphs.n_node)), eval_budget)
     val_plan = batching.packed_plan(graphs, val, eval_budget)
     feed: Feed
-    if settings.feed == "stream" or (settings.feed == "auto" and not fits_device(graphs)):
-        feed = StreamFeed(compiled, graphs, targets, scaler, train_budget, eval_budget)
+    if settings.feed == "stream" or (settings.feed == "auto" and any_process(not fits_device(graphs))):
+        feed = StreamFeed(compiled, graphs, targets, scaler, share_budget, eval_budget, devices)
     else:
-        feed = DeviceFeed(compiled, graphs, targets, scaler, len(all_plan))
+        feed = DeviceFeed(compiled, graphs, targets, scaler, len(all_plan), devices)
 
     state = init_state(variables, optimizer, targets.shape[1], averages=settings.average_decay > 0)
     if checkpoints is not None:
         state = checkpoints.restore(state) or state
+    state = devices.share(from_first_process(state))
     clock = _Clock()
     last_save = time.monotonic()
     stretch = 1
+    has_compiled = False
     n_timed = 0
     padding = (math.nan, math.nan)
 
@@ -179,12 +193,12 @@ def fit(
             return stopped(True)
         began = time.monotonic()
         plan = batching.epoch_plan(graphs, train, train_budget, steps_per_epoch, (settings.seed, epoch))
-        padding = batching.padding_share(graphs, plan, train_budget)
+        plan = batching.share_plan(graphs, plan, share_budget, devices.count)
+        padding = batching.padding_share(graphs, plan, share_budget)
         done = int(state.step) % steps_per_epoch
         while done < steps_per_epoch:
             stop = min(done + stretch, steps_per_epoch)
-            is_compiling = not compiled.has_compiled_training()
-            with clock("compiling" if is_compiling else "training") as lap:
+            with clock("training" if has_compiled else "compiling") as lap:
                 state = feed.train(state, plan, done, stop, settings.seed)
                 bad_step = int(state.sums.bad_step)
             if bad_step >= 0:
@@ -192,14 +206,15 @@ def fit(
                     f"loss or gradient is not finite at step {bad_step} (epoch {epoch}); in a new --workdir, lower "
                     "optimizer.learning_rate or set optimizer.clip_norm. The last checkpoint before is kept"
                 )
-            if not is_compiling:
+            if has_compiled:
                 n_timed += int((plan[done:stop] >= 0).sum())
                 # About a second at a time: long enough to cost nothing, short enough to stop and report.
-                stretch = max(1, round((stop - done) / max(lap(), 1e-6)))
+                stretch = int(from_first_process(max(1, round((stop - done) / max(lap(), 1e-6)))))
+            has_compiled = True
             done = stop
             if on_step:
                 on_step(epoch, done, steps_per_epoch)
-            if done < steps_per_epoch and should_stop():
+            if done < steps_per_epoch and any_process(should_stop()):
                 return stopped(False)
             if done < steps_per_epoch and time.monotonic() - last_save > settings.save_seconds:
                 save()
@@ -219,11 +234,11 @@ def fit(
                 best_error=jnp.float32(record.get("val_error", np.inf)),
                 best_epoch=jnp.int32(epoch),
             )
-        state = state.replace(sums=Sums.zero(targets.shape[1]))
+        state = devices.share(state.replace(sums=Sums.zero(targets.shape[1])))
         record["seconds"] = time.monotonic() - began
         if on_epoch:
             on_epoch(record)
-        if should_stop():
+        if any_process(should_stop()):
             return stopped(epoch == settings.epochs - 1)
         if time.monotonic() - last_save > settings.save_seconds:
             save()

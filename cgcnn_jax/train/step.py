@@ -11,8 +11,10 @@ from jax import Array
 
 from cgcnn_jax.graph import Batch, CrystalGraphs, Offsets, PadBudget, offsets, select
 from cgcnn_jax.nn.model import CGCNN
+from cgcnn_jax.nn.ops import spread_like, sum_over_devices
 from cgcnn_jax.scaling import TargetScaler, Task
 from cgcnn_jax.train.losses import loss_sums
+from cgcnn_jax.train.parallel import Devices
 from cgcnn_jax.train.state import Sums, TrainState, Weights
 
 
@@ -31,9 +33,12 @@ def on_host(graphs: CrystalGraphs, targets: np.ndarray, scaler: TargetScaler) ->
     return LabelledSet(graphs, offsets(graphs), scaled, known)
 
 
-def to_device(graphs: CrystalGraphs, targets: np.ndarray, scaler: TargetScaler) -> LabelledSet:
-    """Places graphs and scaled labels on the default device."""
-    return jax.tree.map(lambda array: jnp.asarray(array, _narrow(array.dtype)), on_host(graphs, targets, scaler))
+def to_device(
+    graphs: CrystalGraphs, targets: np.ndarray, scaler: TargetScaler, devices: Devices | None = None
+) -> LabelledSet:
+    """Places graphs and scaled labels on each of the devices, by default on the default device."""
+    narrowed = jax.tree.map(lambda array: np.asarray(array, _narrow(array.dtype)), on_host(graphs, targets, scaler))
+    return (devices or Devices()).share(narrowed)
 
 
 def take_batch(data: LabelledSet, index: Any, budget: PadBudget) -> Batch:
@@ -61,11 +66,18 @@ def train_step(
     average_decay: float,
     loss: str,
 ) -> TrainState:
-    """One step: mean loss over the known labels of the batch, gradient, update."""
+    """One step: mean loss over the known labels of the batch, gradient, update.
+
+    Where the model has an axis_name, the batch is this device's share, and all devices take the step together.
+    """
+    axis = model.axis_name
     # From the step, not from a key in the state: resuming at step t replays the same dropout.
     key = jax.random.fold_in(jax.random.key(seed), state.step)
+    if axis:
+        # Or the first crystals of all shares would lose the same features.
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis))
 
-    def mean_loss(params):  # type: ignore[no-untyped-def]
+    def share_of_loss(params):  # type: ignore[no-untyped-def]
         outputs, updated = model.apply(
             state.weights.replace(params=params).variables(),
             batch.graphs,
@@ -74,9 +86,13 @@ def train_step(
             mutable=["batch_stats"],
         )
         total, error, count = loss_sums(task, outputs, batch, loss)
-        return total / jnp.maximum(count.sum(), 1.0), (total, error, count, updated.get("batch_stats", {}))
+        of_all = sum_over_devices(count, axis)
+        return total / jnp.maximum(of_all.sum(), 1.0), (total, error, of_all, updated.get("batch_stats", {}))
 
-    gradient, (total, error, count, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.weights.params)
+    # Parameters as this device's own, or shard_map would add the gradients up here and pmap would not.
+    params = spread_like(state.weights.params, batch.targets)
+    gradient, (total, error, count, batch_stats) = jax.grad(share_of_loss, has_aux=True)(params)
+    gradient, total, error = sum_over_devices((gradient, total, error), axis)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.weights.params)
     weights = state.weights.replace(params=optax.apply_updates(state.weights.params, updates), batch_stats=batch_stats)
     is_bad = ~jnp.isfinite(total + optax.tree.norm(updates))
@@ -107,17 +123,15 @@ class Compiled(NamedTuple):
         device, one step each. The state is donated.
       predict: (weights, data, plan, n_row) -> outputs [n_graph in data, n_output], zero for crystals not planned.
       train_batches: (state, batches, n_batch, seed) -> state; the same from batches stacked along a leading axis.
-      predict_batches: (weights, graphs, n_batch) -> outputs [stacked, n_graph of a batch, n_output].
+      predict_batches: (weights, graphs, n_batch) -> outputs [stacked, n_device, n_graph of a batch, n_output].
+
+    On several devices plans and stacked batches have their shares as second axis: see parallel.Devices.deal.
     """
 
     train: Callable[..., TrainState]
     predict: Callable[[Weights, LabelledSet, Array, int], Array]
     train_batches: Callable[..., TrainState]
     predict_batches: Callable[[Weights, CrystalGraphs, int], Array]
-
-    def has_compiled_training(self) -> bool:
-        """Whether a step was compiled yet."""
-        return any(f._cache_size() for f in (self.train, self.train_batches))  # type: ignore[attr-defined]
 
 
 def compile_steps(
@@ -128,8 +142,15 @@ def compile_steps(
     eval_budget: PadBudget,
     average_decay: float,
     loss: str = "auto",
+    devices: Devices | None = None,
 ) -> Compiled:
-    """Closes the step over a model and its shapes; compilation happens at the first call."""
+    """Closes the step over a model and its shapes; compilation happens at the first call.
+
+    The training budget is that of one device's share of a batch. By default there is the default device.
+    """
+    devices = devices or Devices()
+    axis = devices.axis_name
+    model = model.clone(axis_name=axis)
 
     def step(state: TrainState, batch: Batch, seed: Array) -> TrainState:
         return train_step(
@@ -158,21 +179,22 @@ def compile_steps(
             # An empty place writes past the end, which "drop" ignores.
             return outputs.at[jnp.where(index < 0, n_graph, index)].set(values, mode="drop")
 
-        return jax.lax.fori_loop(0, n_row, body, jnp.zeros((n_graph, model.n_output)))
+        empty = spread_like(jnp.zeros((n_graph, model.n_output)), plan)
+        return sum_over_devices(jax.lax.fori_loop(0, n_row, body, empty), axis)
 
     def predict_batches(weights: Weights, graphs: CrystalGraphs, n_batch: Array) -> Array:
         def body(row: Array, outputs: Array) -> Array:
             values = predict_batch(model, weights, jax.tree.map(lambda stacked: stacked[row], graphs))
             return outputs.at[row].set(values)
 
-        empty = jnp.zeros((graphs.n_node.shape[0], eval_budget.n_graph, model.n_output))
-        return jax.lax.fori_loop(0, n_batch, body, empty)
+        empty = spread_like(jnp.zeros((graphs.n_node.shape[0], eval_budget.n_graph, model.n_output)), graphs.species)
+        return devices.gather(jax.lax.fori_loop(0, n_batch, body, empty))
 
     return Compiled(
-        jax.jit(train, donate_argnums=0),
-        jax.jit(predict),
-        jax.jit(train_batches, donate_argnums=0),
-        jax.jit(predict_batches),
+        devices.compile(train, dealt=2, donate=0),
+        devices.compile(predict, dealt=2),
+        devices.compile(train_batches, dealt=1, donate=0),
+        devices.compile(predict_batches, dealt=1),
     )
 
 

@@ -154,3 +154,50 @@ def test_a_crystal_larger_than_the_budget_is_refused():
     graphs = sized(np.array([4, 10]), np.array([10, 10]))
     with pytest.raises(ValueError, match="crystal 1 has 10 nodes and 10 edges, more than PadBudget"):
         batching.packed_plan(graphs, np.arange(2), PadBudget(10, 100, 5))
+
+
+def shared(graphs, members, n_batch, n_device, epoch=0):
+    """A plan, its shares and their budget."""
+    whole = batching.training_budget(graphs, members, n_batch, seed=0)
+    plan = batching.epoch_plan(graphs, members, whole, n_batch, (0, epoch))
+    budget = batching.share_budget(graphs, members, n_batch, n_device, seed=0)
+    return plan, batching.share_plan(graphs, plan, budget, n_device), budget
+
+
+@pytest.mark.parametrize("n_device", [2, 3, 8])
+def test_shares_of_a_batch_hold_its_crystals_once_and_fit(skewed, n_device):
+    members = np.arange(len(skewed.n_node))
+    for epoch in range(5):
+        plan, shares, budget = shared(skewed, members, 20, n_device, epoch)
+        assert shares.shape == (20, n_device, budget.n_graph - 1)
+        for row, of_row in zip(plan, shares, strict=True):
+            np.testing.assert_array_equal(np.sort(of_row[of_row >= 0]), np.sort(row[row >= 0]))
+        assert_fits(skewed, shares.reshape(-1, shares.shape[2]), budget)
+
+
+def test_shares_are_nearly_equal(skewed):
+    members = np.arange(len(skewed.n_node))
+    _, shares, budget = shared(skewed, members, 8, 4)
+    # 1000 crystals in 32 shares: about 31 each, so that the largest crystal is all that keeps them from being equal.
+    nodes = np.where(shares >= 0, skewed.n_node[shares], 0).sum(axis=2)
+    assert nodes.max() - nodes.min() <= skewed.n_node.max()
+    assert max(batching.padding_share(skewed, shares, budget)) < 0.25
+
+
+def test_one_device_has_the_whole_batch(skewed):
+    members = np.arange(len(skewed.n_node))
+    plan, shares, budget = shared(skewed, members, 8, 1)
+    np.testing.assert_array_equal(shares[:, 0], plan)
+    assert budget == batching.training_budget(skewed, members, 8, seed=0)
+
+
+def test_more_devices_than_crystals_leave_some_without(skewed):
+    _, shares, _ = shared(skewed, np.arange(6), 2, 8)
+    assert sorted(shares[shares >= 0]) == list(range(6))
+    assert (shares >= 0).sum(axis=2).max() == 1
+
+
+def test_batches_that_no_share_holds_are_refused(skewed):
+    plan, _, budget = shared(skewed, np.arange(1000), 4, 2)
+    with pytest.raises(ValueError, match=r"4 batches do not fit 2 shares of .*share_budget"):
+        batching.share_plan(skewed, plan, budget._replace(n_node=50), 2)

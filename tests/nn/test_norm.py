@@ -123,5 +123,5 @@ TWO_DEVICES = """
 """
 
 
-def test_two_devices_with_unequal_shares_equal_one(on_two_devices):
-    assert on_two_devices(TWO_DEVICES) == "equal"
+def test_two_devices_with_unequal_shares_equal_one(on_devices):
+    assert on_devices(2, TWO_DEVICES) == "equal"
