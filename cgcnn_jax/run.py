@@ -1,4 +1,8 @@
-"""One run: a configuration and a work directory in, a trained model, its predictions and their errors out."""
+"""One run: a configuration and a work directory in, a trained model, its predictions and their errors out.
+
+Where jax.distributed connects several processes, all call `run` alike. All load the crystals and train together; the
+first one alone reads and writes the work directory, and tells the watcher more than when to stop.
+"""
 
 import contextlib
 import time
@@ -23,9 +27,11 @@ from cgcnn_jax.predict import Predictor, describe
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.loop import Fit, fit
+from cgcnn_jax.train.parallel import from_first_process, is_first_process
 from cgcnn_jax.workdir import Workdir, environment
 
 Load = Callable[[ConfigDict, np.ndarray], Dataset]  # configuration and element table -> crystals
+_TO_DO, _DONE = 1, 2  # what the first process tells the others of the run
 
 
 class Watcher:
@@ -57,7 +63,7 @@ class RunResult:
       workdir: Its folder.
       is_finished: False if it was stopped; the same call goes on.
       was_finished: True if it was finished before, so that nothing was done.
-      summary: What summary.json holds; None if the run was stopped.
+      summary: What summary.json holds; None if the run was stopped, or in a process that is not the first.
       judged: The split that predictions.csv holds.
       headline: Lines for people about the errors on that split; empty if nothing was done.
       pictures: Names of the pictures drawn.
@@ -127,7 +133,8 @@ def run(
     began = time.monotonic() if began is None else began
     configs.validate(config)
     plain = configs.to_dict(config)
-    workdir.check(plain)
+    if is_first_process():
+        workdir.check(plain)
     atom_table = configs.build_atom_table(config)
 
     data_began = time.monotonic()
@@ -137,6 +144,29 @@ def run(
     ids = {name: [crystals.ids[i] for i in split[name]] for name in NAMES}
     scaler = configs.build_scaler(config, crystals.targets, split["train"])
     model = configs.build_model(config, atom_table.shape, scaler.n_output)
+    settings = configs.build_train_settings(config)
+
+    def train(variables: Variables, first: int, **to_keep: Any) -> Fit:
+        with watcher.training(first, settings.epochs, scaler):
+            return fit(
+                model,
+                variables,
+                crystals.graphs,
+                crystals.targets,
+                split,
+                scaler,
+                settings,
+                configs.build_optimizer_settings(config),
+                should_stop=watcher.should_stop,
+                **to_keep,
+            )
+
+    if not is_first_process():
+        if from_first_process(np.array(_DONE)) == _DONE:
+            return RunResult(workdir, True, True)
+        # fit begins with the first process's variables, whatever these are.
+        fitted = train(init_variables(model, config.train.seed, atom_table), 0)
+        return RunResult(workdir, fitted.is_finished)
     variables = _initial_variables(config, model, atom_table, scaler, watcher)
     for line in _facts(config, crystals, split):
         watcher.message(line)
@@ -144,12 +174,12 @@ def run(
         f"{config.model.num_convs} x {config.model.conv}, {count_parameters(variables)} parameters, in {workdir.path}"
     )
 
-    settings = configs.build_train_settings(config)
     about = describe(config, scaler, atom_table.shape, ids, crystals.digest(atom_table))
     with workdir.lock(), Checkpoints(workdir.checkpoints) as checkpoints:
         before = checkpoints.about()
         _check_data(before, about)
         if before is not None and workdir.is_finished:
+            from_first_process(np.array(_DONE))
             return RunResult(workdir, True, True, workdir.summary())
         # From here on the folder is this run's: a start that failed before may be corrected.
         workdir.claim(plain)
@@ -160,22 +190,15 @@ def run(
         workdir.keep_records(first)
         if first:
             watcher.message(f"going on after {first} of {settings.epochs} epochs")
-        with watcher.training(first, settings.epochs, scaler):
-            fitted = fit(
-                model,
-                variables,
-                crystals.graphs,
-                crystals.targets,
-                split,
-                scaler,
-                settings,
-                configs.build_optimizer_settings(config),
-                checkpoints=checkpoints,
-                about=about,
-                on_step=watcher.step,
-                on_epoch=_both(workdir.append_record, watcher.epoch),
-                should_stop=watcher.should_stop,
-            )
+        from_first_process(np.array(_TO_DO))
+        fitted = train(
+            variables,
+            first,
+            checkpoints=checkpoints,
+            about=about,
+            on_step=watcher.step,
+            on_epoch=_both(workdir.append_record, watcher.epoch),
+        )
     if fitted.values is None:
         return RunResult(workdir, False)
     return _judge(workdir, crystals, split, scaler, fitted, variables, seconds, watcher, command, began)

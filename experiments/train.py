@@ -4,6 +4,10 @@ python -m experiments.train --config=configs/formation_energy.py [--workdir=DIR]
 
 The exit status is 0 when the run is finished, and 75 when a signal (Ctrl-C, SIGTERM, SIGUSR1) stopped it: the same
 command goes on.
+
+Several processes train as one where each is started with the same command and
+  --coordinator=HOST:PORT --num_processes=N --process_id=0 ... N-1     or, by srun,     --distributed=auto
+docs/clusters.md has job scripts. The first process alone writes the folder.
 """
 
 import os
@@ -15,7 +19,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import cli
+from experiments import cli, hosts
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; append :paper for the paper's preset.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/NAME of the configuration if not given.")
@@ -28,12 +32,18 @@ def main() -> None:
     cli.prepare()
     # Imported after the flags are checked, so that a misspelt one is told at once.
     from cgcnn_jax.run import run
+    from cgcnn_jax.train.parallel import is_first_process
     from experiments import data
-    from experiments.watch import Terminal, say
+    from experiments.watch import Silent, Terminal, say
 
     path = WORKDIR.value or Path("runs") / f"{file.stem}{'_' * bool(preset)}{preset}"
-    result = run(config, path, data=data.load, watcher=Terminal(), command=_command(), began=began)
+    with hosts.connection():
+        is_first = is_first_process()
+        watcher = Terminal() if is_first else Silent()
+        result = run(config, path, data=data.load, watcher=watcher, command=_command(), began=began)
     workdir = result.workdir
+    if not is_first:
+        sys.exit(None if result.is_finished else cli.STOPPED)
     if not result.is_finished:
         say(f"stopped; the same command goes on:\n  {_command()}")
         sys.exit(cli.STOPPED)

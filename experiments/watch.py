@@ -45,6 +45,21 @@ class Terminal(Watcher):
         return self._should_stop()
 
 
+class Silent(Watcher):
+    """Says nothing, and stops at the signals that Terminal stops at: for processes beside the first."""
+
+    def __init__(self) -> None:
+        self._should_stop: Callable[[], bool] = lambda: False
+
+    @contextlib.contextmanager
+    def training(self, first: int, epochs: int, scaler: TargetScaler) -> Iterator[None]:
+        with cli.stop_requests() as self._should_stop:
+            yield
+
+    def should_stop(self) -> bool:
+        return self._should_stop()
+
+
 def say(text: str) -> None:
     """Prints a line without breaking a bar."""
     tqdm.write(text, file=sys.stdout)

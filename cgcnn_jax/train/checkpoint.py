@@ -20,11 +20,15 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         # orbax takes absolute paths only.
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=ocp.checkpoint_managers.LatestN(KEEP), enable_background_delete=False
+                preservation_policy=ocp.checkpoint_managers.LatestN(KEEP),
+                enable_background_delete=False,
+                create=False,
+                multiprocessing_options=_alone(),
             ),
             item_names=("state", "weights", "about"),
         )
@@ -84,3 +88,13 @@ class Checkpoints:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Options with which orbax waits for no other process: the state is the same in all, and one writes it."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process_{process}"
+    )
