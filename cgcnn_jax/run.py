@@ -31,7 +31,6 @@ from cgcnn_jax.train.parallel import from_first_process, is_first_process
 from cgcnn_jax.workdir import Workdir, environment
 
 Load = Callable[[ConfigDict, np.ndarray], Dataset]  # configuration and element table -> crystals
-_TO_DO, _DONE = 1, 2  # what the first process tells the others of the run
 
 
 class Watcher:
@@ -144,9 +143,10 @@ def run(
     ids = {name: [crystals.ids[i] for i in split[name]] for name in NAMES}
     scaler = configs.build_scaler(config, crystals.targets, split["train"])
     model = configs.build_model(config, atom_table.shape, scaler.n_output)
+    variables = _initial_variables(config, model, atom_table, scaler, watcher)
     settings = configs.build_train_settings(config)
 
-    def train(variables: Variables, first: int, **to_keep: Any) -> Fit:
+    def train(first: int, **to_keep: Any) -> Fit:
         with watcher.training(first, settings.epochs, scaler):
             return fit(
                 model,
@@ -162,12 +162,9 @@ def run(
             )
 
     if not is_first_process():
-        if from_first_process(np.array(_DONE)) == _DONE:
+        if _was_finished():
             return RunResult(workdir, True, True)
-        # fit begins with the first process's variables, whatever these are.
-        fitted = train(init_variables(model, config.train.seed, atom_table), 0)
-        return RunResult(workdir, fitted.is_finished)
-    variables = _initial_variables(config, model, atom_table, scaler, watcher)
+        return RunResult(workdir, train(0).is_finished)
     for line in _facts(config, crystals, split):
         watcher.message(line)
     watcher.message(
@@ -179,7 +176,7 @@ def run(
         before = checkpoints.about()
         _check_data(before, about)
         if before is not None and workdir.is_finished:
-            from_first_process(np.array(_DONE))
+            _was_finished(True)
             return RunResult(workdir, True, True, workdir.summary())
         # From here on the folder is this run's: a start that failed before may be corrected.
         workdir.claim(plain)
@@ -190,9 +187,8 @@ def run(
         workdir.keep_records(first)
         if first:
             watcher.message(f"going on after {first} of {settings.epochs} epochs")
-        from_first_process(np.array(_TO_DO))
+        _was_finished(False)
         fitted = train(
-            variables,
             first,
             checkpoints=checkpoints,
             about=about,
@@ -202,6 +198,11 @@ def run(
     if fitted.values is None:
         return RunResult(workdir, False)
     return _judge(workdir, crystals, split, scaler, fitted, variables, seconds, watcher, command, began)
+
+
+def _was_finished(answer: bool = False) -> bool:
+    """Whether there is nothing to do: what the first process answers, in all processes."""
+    return bool(from_first_process(np.array(int(answer))))
 
 
 def _judge(

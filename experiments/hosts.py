@@ -149,8 +149,7 @@ class Watch:
         self.tell(f"lost {process} {name} {how}".encode())
         print(
             f"\nerror: process {process} (on {name}) {how}, and the others cannot train without it; its own output may "
-            "say why. The run is saved as of its last checkpoint: the same command goes on, with as many processes as "
-            "you like, or with one",
+            "say why. The same command goes on from the last checkpoint, with as many processes as you like, or one",
             file=sys.stderr,
         )
         _leave(1)

@@ -22,7 +22,9 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
 
 def flags_of(name: str) -> set[str]:
     """Flags that an entry point defines; read, not imported, for absl allows one of a name in a process."""
-    text = (ROOT / "experiments" / f"{name}.py").read_text() + (ROOT / "experiments" / "cli.py").read_text()
+    text = (ROOT / "experiments" / f"{name}.py").read_text()
+    shared = re.findall(r"\w+", " ".join(re.findall(r"^from experiments import (.*)", text, re.MULTILINE)))
+    text += "".join((ROOT / "experiments" / f"{module}.py").read_text() for module in {"cli", *shared})
     return {"help", *re.findall(r'DEFINE_\w+\(\s*"(\w+)"', text)}
 
 

@@ -58,7 +58,7 @@ def test_auto_streams_what_is_large_against_the_device(make_problem, feeds, monk
     size = sum(array.nbytes for array in graphs)
     for limit, expected in ((None, True), (5 * size, True), (3 * size, False)):
         with monkeypatch.context() as patch:
-            patch.setattr(jax, "devices", lambda limit=limit: [Device(limit)])
+            patch.setattr(jax, "local_devices", lambda limit=limit: [Device(limit)])
             assert fits_device(graphs) is expected
     monkeypatch.setattr("cgcnn_jax.train.loop.fits_device", lambda graphs: False)
     make_problem(settings={"epochs": 1, "feed": "auto"}).run()

@@ -11,9 +11,12 @@ from cgcnn_jax.train.parallel import Devices, any_process, from_first_process
 # 20 crystals in 3 batches: 7, 7 and 6 on 8 devices leave some devices without a crystal, and of those that have one
 # many have no label.
 PROGRAM = """
-    import json, sys
+    import json, os, sys
     from pathlib import Path
+    # Half of the time would go into optimising programs that run for milliseconds.
+    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     import jax, numpy as np
+    from cgcnn_jax.nn.model import init_variables
     from cgcnn_jax.train import loop
     from cgcnn_jax.train.step import compile_steps
     from tests.train.conftest import build
@@ -60,7 +63,6 @@ PROGRAM = """
     found["compilations"] = [f._cache_size() for f in (compiled[-1].train, compiled[-1].predict)]
     found["pmap"] = leaves(run(devices=8, parallel="pmap"))
     found["stream 3"] = leaves(run(devices=3, feed="stream"))
-    found["stream pmap 3"] = leaves(run(devices=3, feed="stream", parallel="pmap"))
     folder = Path(sys.argv[1]) / "run"
     run(folder, should_stop=lambda: True, devices=8)
     found["8, then 1"] = leaves(run(folder, devices=1))
@@ -68,8 +70,7 @@ PROGRAM = """
     # Eight times the same crystal, one on each device, with half of the features dropped.
     same = problem({"epochs": 1, "batch_size": 8, "average_decay": 0.0}, dropout=0.5)
     same = same.changed(split={**same.split, "train": np.repeat(same.split["train"][-1:], 8)})
-    before = loop.init_state({"batch_stats": {}} | __import__("cgcnn_jax.nn.model").nn.model.init_variables(
-        same.model, 0, same.table), loop.build_optimizer(same.optimizer, 0.0), 2, averages=False).weights.params
+    before = init_variables(same.model, same.seed, same.table)["params"]
     after = same.run().state.weights.params
     moved = np.asarray(after["output"]["kernel"]) != np.asarray(before["output"]["kernel"])
     found["features moved"] = moved.any(axis=1).tolist()
@@ -86,7 +87,7 @@ def assert_close(one: dict, other: dict) -> None:
     """The same numbers up to the rounding of float32 sums in another order, over a few steps."""
     assert one.keys() == other.keys()
     for name in one:
-        np.testing.assert_allclose(one[name], other[name], rtol=2e-4, atol=2e-6, err_msg=name)
+        np.testing.assert_allclose(one[name], other[name], rtol=2e-5, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("conv", ["sum", "gated", "gated_norm", "gated_mlp"])
@@ -107,7 +108,7 @@ def test_eight_devices_compile_once(found):
     assert found["compilations"] == [1, 1]
 
 
-@pytest.mark.parametrize("other", ["pmap", "stream 3", "stream pmap 3"])
+@pytest.mark.parametrize("other", ["pmap", "stream 3"])
 def test_pmap_and_streams_take_the_same_steps(found, other):
     assert_close(found["gated_norm 1"], found[other])
 

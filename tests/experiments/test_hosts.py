@@ -1,0 +1,184 @@
+"""Several processes that train as one: the same run, whoever is lost, and going on with fewer of them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+from absl.testing import flagsaver
+
+from experiments import hosts
+from tests.experiments.runs import ROOT, TINY, Run, directory_flags
+
+Start = Callable[..., list[subprocess.Popen[str]]]
+
+
+def free_port() -> int:
+    with socket.create_server(("localhost", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """start("--workdir=...", ...) -> two processes that train as one."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def two(*arguments: str, slurm: bool = False) -> list[subprocess.Popen[str]]:
+        port = free_port()
+        for number in (0, 1):
+            environment = os.environ | {"CGCNN_JAX_CACHE": str(tmp_path / "cache")}
+            if slurm:
+                # As srun sets them for two tasks of one node; jax makes the port of the job's number.
+                environment |= {"SLURM_JOB_ID": str(port), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+                environment |= {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number), "SLURM_STEP_NUM_NODES": "1"}
+                flags = ["--distributed=auto"]
+            else:
+                flags = [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={number}"]
+            command = [sys.executable, "-m", "experiments.train", *arguments, *flags]
+            processes.append(
+                subprocess.Popen(
+                    command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                )
+            )
+        return processes[-2:]
+
+    yield two
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[Callable[[], bool]]:
+    """Yields what is true until the time is over, and fails then."""
+    end = time.monotonic() + seconds
+
+    def goes_on() -> bool:
+        assert time.monotonic() < end, f"nothing happened within {seconds} s"
+        time.sleep(0.05)
+        return True
+
+    yield goes_on
+
+
+def records(workdir: Path) -> list[dict]:
+    file = workdir / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def losses(workdir: Path) -> list[float]:
+    return [record["train_loss"] for record in records(workdir)]
+
+
+def has_checkpoint(workdir: Path) -> bool:
+    return any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
+
+
+def kill_in_training(processes: list[subprocess.Popen[str]], number: int, workdir: Path) -> str:
+    """Kills one of two processes after some epochs; what the other one then said on stderr."""
+    with within(240) as goes_on:
+        while not (has_checkpoint(workdir) and len(records(workdir)) >= 8) and goes_on():
+            assert all(process.poll() is None for process in processes), processes[number].communicate()
+    processes[number].send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    said = processes[1 - number].communicate(timeout=60)
+    assert time.monotonic() - began < 30
+    assert processes[1 - number].returncode == 1, said
+    return said[1]
+
+
+def test_a_lost_process_ends_the_other_and_one_process_goes_on(
+    start: Start, run: Run, cif_folder: Path, tmp_path: Path
+) -> None:
+    # The schedule does not look at the number of epochs, so that a short run is the beginning of a long one.
+    flags = (*directory_flags(cif_folder), *TINY, "--config.optimizer.schedule=constant")
+    two = (*flags, f"--workdir={tmp_path / 'two'}", "--config.train.epochs=150")
+    stderr = kill_in_training(start(*two, "--config.train.save_seconds=0"), 1, tmp_path / "two")
+    assert f"error: process 1 (on {socket.gethostname()}) was lost" in stderr
+    assert "the same command goes on" in stderr
+    assert "Traceback" not in stderr
+    assert len(records(tmp_path / "two")) < 150
+    done = run("train", *two)
+    assert "going on after" in done.stdout
+    assert len(records(tmp_path / "two")) == 150
+    # Two processes took the steps of one, and lost none at the kill.
+    run("train", *flags, f"--workdir={tmp_path / 'one'}", "--config.train.epochs=12")
+    np.testing.assert_allclose(losses(tmp_path / "two")[:12], losses(tmp_path / "one"), rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_first_process_lost_ends_the_other_and_two_go_on(
+    start: Start, run: Run, cif_folder: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "two"
+    flags = (*directory_flags(cif_folder), *TINY, "--config.train.epochs=200", f"--workdir={workdir}")
+    flags = (*flags, "--config.train.save_seconds=0")
+    stderr = kill_in_training(start(*flags), 0, workdir)
+    assert f"error: process 0 (on {socket.gethostname()}) was lost" in stderr
+    for process in start(*flags, slurm=True):
+        said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    assert len(records(workdir)) == 200
+    assert (workdir / "predictions.csv").exists()
+    for process in start(*flags):
+        stdout, _ = process.communicate(timeout=300)
+        assert process.returncode == 0
+        assert ("this run is finished" in stdout) is (process.args[-1] == "--process_id=0")
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_saves_and_stops_both(start: Start, cif_folder: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "two"
+    flags = (*directory_flags(cif_folder), *TINY, "--config.train.epochs=100000", f"--workdir={workdir}")
+    processes = start(*flags)
+    with within(240) as goes_on:
+        while not records(workdir) and goes_on():
+            pass
+    processes[1].terminate()
+    for process in processes:
+        said = process.communicate(timeout=60)
+        assert process.returncode == 75, said
+    assert has_checkpoint(workdir)
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_is_told_by_both(start: Start, cif_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    processes = start(*directory_flags(cif_folder), *TINY, f"--workdir={tmp_path / 'file'}")
+    (_, of_first), (_, of_second) = (process.communicate(timeout=120) for process in processes)
+    assert "is a file; name a folder" in of_first
+    assert "error: process 0" in of_second and "ended with an error" in of_second
+    assert [process.returncode for process in processes] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--coordinator=node1:1234"], "--coordinator, --num_processes and --process_id go together"),
+        (["--coordinator=node1", "--num_processes=2", "--process_id=0"], "--coordinator must be HOST:PORT"),
+        (
+            ["--coordinator=node1:1234", "--num_processes=2", "--process_id=2"],
+            "--process_id must be at least 0 and below",
+        ),
+        (["--distributed=auto"], "--distributed=auto needs SLURM's variables, and there is no SLURM_JOB_ID"),
+        (["--distributed=auto", "--process_id=0"], "--process_id was given too"),
+    ],
+)
+def test_flags_that_do_not_fit_together_are_refused(
+    flags: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in hosts._SLURM:
+        monkeypatch.delenv(name, raising=False)
+    with flagsaver.flagsaver():
+        absl_flags.FLAGS(["train", *flags])
+        with pytest.raises(ValueError, match=message):
+            hosts._address()
