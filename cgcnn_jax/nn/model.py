@@ -10,6 +10,7 @@ from cgcnn_jax.graph import CrystalGraphs
 from cgcnn_jax.nn.basis import Basis
 from cgcnn_jax.nn.conv import CONVOLUTIONS
 from cgcnn_jax.nn.dense import Dense
+from cgcnn_jax.nn.dropout import Dropout
 from cgcnn_jax.nn.ops import softplus
 from cgcnn_jax.nn.pool import POOLS, SoftmaxPool, mean_pool
 
@@ -35,7 +36,7 @@ class CGCNN(nn.Module):
       atom_layers: L1, hidden layers per atom, of width `features`.
       crystal_layers: L2, hidden layers after pooling.
       crystal_features: Width of the hidden layers after pooling.
-      dropout: Share of the last hidden vector dropped in training; with pool="site" drawn anew for every node, so that a
+      dropout: Share of the last hidden vector dropped in training, a number or a traced scalar; with pool="site" drawn anew for every node, so that a
         quotient trains with other draws than its full graph.
       init_scale: See nn.dense.Dense.
       precision: Of matrix products, see nn.ops.matmul.
@@ -53,7 +54,7 @@ class CGCNN(nn.Module):
     atom_layers: int
     crystal_layers: int
     crystal_features: int
-    dropout: float
+    dropout: float | Array
     init_scale: float | None = None
     precision: str = "default"
     axis_name: str | None = None
@@ -85,9 +86,9 @@ class CGCNN(nn.Module):
         self.sow("intermediates", "atoms", v)
 
         output = Dense(self.n_output, *linear, name="output")
-        drop = nn.Dropout(self.dropout, deterministic=not training)
+        drop = Dropout(self.dropout)
         if self.pool == "site":
-            sites = output(drop(v))
+            sites = output(drop(v, training=training))
             self.sow("intermediates", "sites", sites)
             self.sow("intermediates", "crystals", mean_pool(v, graphs))
             return mean_pool(sites, graphs)
@@ -100,7 +101,7 @@ class CGCNN(nn.Module):
             crystal = softplus(crystal)
         for layer in range(self.crystal_layers):
             crystal = softplus(Dense(self.crystal_features, *linear, name=f"crystal_{layer}")(crystal))
-        return output(drop(crystal))
+        return output(drop(crystal, training=training))
 
 
 def init_variables(model: CGCNN, seed: int, atom_table: np.ndarray) -> Variables:

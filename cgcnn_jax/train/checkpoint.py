@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from cgcnn_jax.train.state import TrainState, Tree, Weights
@@ -34,8 +35,8 @@ class Checkpoints:
         )
 
     def save(self, state: TrainState, about: Mapping[str, Any]) -> None:
-        """Saves under the state's step; does nothing if that step is there."""
-        step = int(state.step)
+        """Saves under the state's step, which is that of all members of a population; nothing if that step is there."""
+        step = int(np.max(state.step))
         if step in self._manager.all_steps():
             return
         on_host = jax.device_get(state)

@@ -26,7 +26,21 @@ Record = dict[str, Any]
 
 
 class Diverged(RuntimeError):
-    """Loss or gradient became NaN or infinite; the message names the step."""
+    """Loss or gradient became NaN or infinite; the message names the step.
+
+    Attributes:
+      step: That step; None if the steps were finite and the validation error was not.
+      epoch: Its epoch.
+    """
+
+    def __init__(self, step: int | None, epoch: int | None = None) -> None:
+        self.step, self.epoch = step, epoch
+        super().__init__(
+            "the validation error was never finite; lower optimizer.learning_rate, in a new --workdir"
+            if step is None
+            else f"loss or gradient is not finite at step {step} (epoch {epoch}); in a new --workdir, lower "
+            "optimizer.learning_rate or set optimizer.clip_norm. The last checkpoint before is kept"
+        )
 
 
 @dataclass(frozen=True)
@@ -135,10 +149,7 @@ def fit(
       Diverged: If loss or gradient is not finite; the last checkpoint before that is kept.
     """
     train, val = split["train"], split["val"]
-    if not len(val) and settings.patience:
-        raise ValueError(f"train.patience needs crystals to validate on, and val is empty; got {settings.patience}")
-    if len(val) and np.isnan(targets[val]).all():
-        raise ValueError(f"none of the {len(val)} crystals of the validation split has a label to choose weights by")
+    check_validation(targets, val, settings.patience)
     steps_per_epoch = settings.steps_per_epoch(len(train))
     schedule = learning_rate_schedule(optimizer_settings, settings.epochs, steps_per_epoch)
     optimizer = build_optimizer(optimizer_settings, schedule)
@@ -161,7 +172,7 @@ def fit(
     if checkpoints is not None:
         state = checkpoints.restore(state) or state
     state = devices.share(from_first_process(state))
-    clock = _Clock()
+    clock = Clock()
     last_save = time.monotonic()
     stretch = 1
     has_compiled = False
@@ -183,13 +194,13 @@ def fit(
         save()
         timed = clock.seconds["training"]
         if is_finished and int(state.best_epoch) < 0:
-            raise Diverged("the validation error was never finite; lower optimizer.learning_rate, in a new --workdir")
+            raise Diverged(None)
         # Whoever asked to stop is waiting.
         values = predict(state.best, all_plan) if is_finished else None
         return Fit(state, values, is_finished, clock.seconds, n_timed / timed if timed else math.nan, padding)
 
     for epoch in range(int(state.step) // steps_per_epoch, settings.epochs):
-        if _is_patience_over(state, epoch, settings.patience):
+        if is_patience_over(int(state.best_epoch), epoch, settings.patience):
             return stopped(True)
         began = time.monotonic()
         plan = batching.epoch_plan(graphs, train, train_budget, steps_per_epoch, (settings.seed, epoch))
@@ -202,10 +213,7 @@ def fit(
                 state = feed.train(state, plan, done, stop, settings.seed)
                 bad_step = int(state.sums.bad_step)
             if bad_step >= 0:
-                raise Diverged(
-                    f"loss or gradient is not finite at step {bad_step} (epoch {epoch}); in a new --workdir, lower "
-                    "optimizer.learning_rate or set optimizer.clip_norm. The last checkpoint before is kept"
-                )
+                raise Diverged(bad_step, epoch)
             if has_compiled:
                 n_timed += int((plan[done:stop] >= 0).sum())
                 # About a second at a time: long enough to cost nothing, short enough to stop and report.
@@ -222,10 +230,10 @@ def fit(
             "epoch": epoch,
             "step": int(state.step),
             "learning_rate": float(schedule(int(state.step) - 1)),
-            **_train_record(state.sums, scaler),
+            **train_record(state.sums, scaler),
         }
         if len(val):
-            record |= _val_record(targets[val], predict(state.predicting, val_plan)[val], scaler)
+            record |= val_record(targets[val], predict(state.predicting, val_plan)[val], scaler)
             record["is_best"] = bool(record["val_error"] < float(state.best_error))
         # With nothing to choose by, the latest weights are the best.
         if record.get("is_best", True):
@@ -245,11 +253,20 @@ def fit(
     return stopped(True)
 
 
-def _is_patience_over(state: TrainState, epoch: int, patience: int) -> bool:
-    return bool(patience) and int(state.best_epoch) >= 0 and epoch - int(state.best_epoch) > patience
+def check_validation(targets: np.ndarray, val: np.ndarray, patience: int) -> None:
+    """Raises ValueError if there is nothing to choose weights by where something must be; see `fit`."""
+    if not len(val) and patience:
+        raise ValueError(f"train.patience needs crystals to validate on, and val is empty; got {patience}")
+    if len(val) and np.isnan(targets[val]).all():
+        raise ValueError(f"none of the {len(val)} crystals of the validation split has a label to choose weights by")
 
 
-def _train_record(sums: Sums, scaler: TargetScaler) -> Record:
+def is_patience_over(best_epoch: int, epoch: int, patience: int) -> bool:
+    """Whether a run ends before this epoch, because none of the last `patience` was better than an earlier one."""
+    return bool(patience) and best_epoch >= 0 and epoch - best_epoch > patience
+
+
+def train_record(sums: Sums, scaler: TargetScaler) -> Record:
     """Means over the epoch, of the weights as they moved."""
     count = np.maximum(np.asarray(sums.count, np.float64), 1)
     mean_error = np.asarray(sums.error, np.float64) / count
@@ -259,7 +276,7 @@ def _train_record(sums: Sums, scaler: TargetScaler) -> Record:
     return record | _per_target("train_mae", mean_error * scaler.std, scaler)
 
 
-def _val_record(targets: np.ndarray, values: np.ndarray, scaler: TargetScaler) -> Record:
+def val_record(targets: np.ndarray, values: np.ndarray, scaler: TargetScaler) -> Record:
     """Errors of the validation split; val_error chooses the best weights."""
     if scaler.task == "classification":
         measured = metrics.classification_metrics(targets[:, 0], values)
@@ -285,7 +302,7 @@ def _per_target(key: str, values: np.ndarray, scaler: TargetScaler) -> Record:
     return {f"{key}/{name}": float(value) for name, value in zip(scaler.names, values, strict=True)}
 
 
-class _Clock:
+class Clock:
     """Adds up the time spent on each phase."""
 
     def __init__(self) -> None:
@@ -296,7 +313,7 @@ class _Clock:
 
 
 class _Lap:
-    def __init__(self, clock: _Clock, phase: str) -> None:
+    def __init__(self, clock: Clock, phase: str) -> None:
         self._clock, self._phase = clock, phase
 
     def __enter__(self) -> Callable[[], float]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import optax
+from jax import Array
 
 OPTIMIZERS = ("adam", "sgd", "adamw")
 SCHEDULES = ("constant", "milestones", "cosine", "one_cycle")
@@ -29,7 +30,7 @@ class OptimizerSettings:
     name: str = "adam"
     learning_rate: float = 1e-3
     momentum: float = 0.9
-    l2: float = 0.0
+    l2: float | Array = 0.0
     clip_norm: float = 0.0
     schedule: str = "constant"
     milestones: tuple[int, ...] = ()
@@ -68,7 +69,8 @@ def build_optimizer(settings: OptimizerSettings, schedule: optax.Schedule) -> op
     """
     clip = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm else []
     # Added to the gradient, not to the update: Adam rescales it, as in torch. adamw is something else.
-    decay = [optax.add_decayed_weights(settings.l2)] if settings.l2 and settings.name != "adamw" else []
+    decays = not _is_zero(settings.l2) and settings.name != "adamw"
+    decay = [optax.add_decayed_weights(settings.l2)] if decays else []
     if settings.name == "adam":
         return optax.chain(*clip, *decay, optax.adam(schedule))
     if settings.name == "sgd":
@@ -76,3 +78,8 @@ def build_optimizer(settings: OptimizerSettings, schedule: optax.Schedule) -> op
     if settings.name == "adamw":
         return optax.chain(*clip, optax.adamw(schedule, weight_decay=settings.l2))
     raise ValueError(f"unknown optimizer.name {settings.name!r}; choose one of {list(OPTIMIZERS)}")
+
+
+def _is_zero(factor: float | Array) -> bool:
+    """Whether it is the number 0; a traced value is not known to be."""
+    return isinstance(factor, int | float) and factor == 0

@@ -248,13 +248,13 @@ def test_divergence_names_the_step_and_leaves_the_last_good_checkpoint(make_prob
 def test_a_prediction_of_nan_is_not_a_small_validation_error(make_problem):
     scaler = make_problem().scaler
     with np.errstate(all="ignore"):
-        record = loop._val_record(np.array([[1.0], [2.0]]), np.array([[1.0], [np.nan]]), scaler)
+        record = loop.val_record(np.array([[1.0], [2.0]]), np.array([[1.0], [np.nan]]), scaler)
     assert not record["val_error"] < np.inf
 
 
 def test_validation_without_a_label_of_one_target_is_quiet(make_problem):
     scaler = TargetScaler("regression", ("a", "b"), ("", ""), (0.0, 0.0), (1.0, 2.0))
-    record = loop._val_record(np.array([[1.0, np.nan]]), np.array([[4.0, 5.0]]), scaler)
+    record = loop.val_record(np.array([[1.0, np.nan]]), np.array([[4.0, 5.0]]), scaler)
     assert record["val_error"] == 3
     assert record["val_mae/a"] == 3
 
