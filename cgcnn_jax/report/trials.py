@@ -1,0 +1,117 @@
+"""What hyperparameters do to the validation error, from a table of trials (Fig. S3)."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from cgcnn_jax.report.figures import BLUE, VERMILLION, clean, new_figure, plain_numbers, plain_unit
+
+FEW = 8
+"""Different values up to which a hyperparameter gets a box for each; of more numbers there is a point for each trial."""
+
+
+def varied(trials: pd.DataFrame) -> list[str]:
+    """Columns that are fields of a configuration (group.field) and take more than one value in the trials."""
+    return [name for name in trials if "." in str(name) and trials[name].nunique(dropna=True) > 1]
+
+
+def hyperparameter_effects(
+    trials: pd.DataFrame, *, unit: str, columns: Sequence[str] | None = None, metric: str = "val_mae"
+) -> Figure:
+    """The validation error of every trial against each hyperparameter, a panel each.
+
+    All trials are in every panel, so its spread holds what the other hyperparameters do; the line joins the lowest error
+    of each value, which is what a choice of that value can reach. Trials without a number (stopped, diverged) are left
+    out and counted above the panels.
+
+    Args:
+      trials: A row a trial, a column for every overridden field (such as model.num_convs) and one for the metric.
+      unit: Of the metric.
+      columns: Hyperparameters to draw; those that vary if None.
+      metric: Column of the error, smaller is better.
+
+    Raises:
+      ValueError: If a column is missing, no hyperparameter varies, or no trial has a finite error.
+    """
+    chosen = list(varied(trials) if columns is None else columns)
+    missing = [name for name in (metric, *chosen) if name not in trials]
+    if missing:
+        raise ValueError(f"no column {missing[0]!r}; the trials have {', '.join(map(str, trials))}")
+    if not chosen:
+        raise ValueError(
+            f"no hyperparameter varies: no column group.field with two values among {', '.join(map(str, trials))}"
+        )
+    errors = pd.to_numeric(trials[metric], errors="coerce").to_numpy(float)
+    is_known = np.isfinite(errors)
+    if not is_known.any():
+        raise ValueError(f"none of the {len(trials)} trials has a finite {metric}")
+
+    per_row = min(3, len(chosen))
+    n_row = -(-len(chosen) // per_row)
+    figure = new_figure(4.0 * per_row, 3.3 * n_row)
+    panels = figure.subplots(n_row, per_row, squeeze=False, sharey=True).ravel()
+    for axes, name in zip(panels, chosen, strict=False):
+        has_value = is_known & trials[name].notna().to_numpy()
+        _panel(axes, trials[name][has_value], errors[has_value])
+        axes.set_xlabel(name, fontsize=12)
+        clean(axes)
+        axes.grid(axis="x", visible=False)
+    for axes in panels[len(chosen) :]:
+        axes.set_visible(False)
+    known = errors[is_known]
+    if known.min() > 0 and known.max() > 5 * known.min():
+        panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panels[0].yaxis.set_major_formatter(plain_numbers())
+        panels[0].yaxis.set_minor_formatter(NullFormatter())
+    label = "validation MAE" if metric == "val_mae" else metric.replace("_", " ")
+    for axes in panels[::per_row]:
+        axes.set_ylabel(f"{label} ({plain_unit(unit)})" if unit else label, fontsize=12)
+    left_out = int((~is_known).sum())
+    panels[0].set_title(
+        f"{len(known)} trials" + (f", {left_out} without an error left out" if left_out else ""),
+        fontsize=12,
+        loc="left",
+    )
+    return figure
+
+
+def _panel(axes: Axes, values: pd.Series, errors: np.ndarray) -> None:
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(float)
+    is_number = np.isfinite(numbers).all() and values.dtype != bool
+    kinds = sorted(values.unique().tolist(), key=lambda value: value if is_number else str(value))
+    if is_number and len(kinds) > FEW:
+        axes.scatter(numbers, errors, s=16, color=BLUE, alpha=0.6, lw=0)
+        if numbers.min() > 0 and numbers.max() > 20 * numbers.min():
+            axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        return
+    groups = [errors[(values == kind).to_numpy()] for kind in kinds]
+    for place, group in enumerate(groups):
+        # Spread by rank, so that equal tables make equal pictures and no two points of a value hide one another.
+        ranks = np.argsort(np.argsort(group, kind="stable"), kind="stable")
+        aside = 0.3 * ((ranks * (math.sqrt(5) - 1) / 2) % 1 - 0.5)
+        axes.scatter(place + aside, group, s=16, color=BLUE, alpha=0.6, lw=0, zorder=3)
+    axes.boxplot(
+        groups,
+        positions=range(len(kinds)),
+        widths=0.55,
+        showfliers=False,
+        medianprops={"color": "0.25"},
+        boxprops={"color": "0.6"},
+        whiskerprops={"color": "0.6"},
+        capprops={"color": "0.6"},
+    )
+    axes.plot(range(len(kinds)), [group.min() for group in groups], color=VERMILLION, lw=1.2, marker="_", zorder=4)
+    axes.set_xticks(range(len(kinds)), [f"{kind:g}" if is_number else str(kind) for kind in kinds])
+    axes.set_xlim(-0.6, len(kinds) - 0.4)
+    if not is_number and max(len(str(kind)) for kind in kinds) > 8:
+        for label in axes.get_xticklabels():
+            label.set(rotation=20, ha="right", rotation_mode="anchor")

@@ -1,0 +1,63 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cgcnn_jax.report.trials import hyperparameter_effects, varied
+
+TRIALS = pd.DataFrame(
+    {
+        "trial": [0, 1, 2, 3, 4],
+        "model.num_convs": [1, 1, 2, 2, 3],
+        "model.conv": ["sum", "gated", "gated", "sum", "sum"],
+        "graph.quotient": [True] * 5,
+        "val_mae": [0.4, 0.2, 0.1, 0.3, math.nan],
+    }
+)
+
+
+def points(axes) -> dict[int, list[float]]:
+    """Box number -> errors drawn there."""
+    drawn = [collection.get_offsets() for collection in axes.collections]
+    return {round(float(rows[0][0])): sorted(rows[:, 1].tolist()) for rows in drawn}
+
+
+def test_fields_that_vary_are_told_from_bookkeeping() -> None:
+    assert varied(TRIALS) == ["model.num_convs", "model.conv"]
+
+
+def test_every_trial_with_an_error_is_in_every_panel() -> None:
+    figure = hyperparameter_effects(TRIALS, unit="eV/atom")
+    convs, kinds = figure.axes
+    assert points(convs) == {0: [0.2, 0.4], 1: [0.1, 0.3]}
+    assert [label.get_text() for label in convs.get_xticklabels()] == ["1", "2"]
+    # In the order of the alphabet: gated has 0.2 and 0.1, sum 0.4 and 0.3.
+    assert points(kinds) == {0: [0.1, 0.2], 1: [0.3, 0.4]}
+    assert [label.get_text() for label in kinds.get_xticklabels()] == ["gated", "sum"]
+    best = next(line for line in kinds.lines if line.get_marker() == "_")
+    assert best.get_ydata().tolist() == [0.1, 0.3]
+    assert convs.get_title(loc="left") == "4 trials, 1 without an error left out"
+    assert convs.get_ylabel() == "validation MAE (eV/atom)" and convs.get_xlabel() == "model.num_convs"
+
+
+def test_many_numbers_are_points_on_a_logarithmic_axis() -> None:
+    rates = np.logspace(-4, -1, 12)
+    trials = pd.DataFrame({"optimizer.learning_rate": rates, "val_mae": 1 + rates})
+    (axes,) = hyperparameter_effects(trials, unit="").axes
+    assert axes.get_xscale() == "log"
+    np.testing.assert_allclose(axes.collections[0].get_offsets(), np.stack([rates, 1 + rates], axis=1))
+
+
+@pytest.mark.parametrize(
+    ("trials", "columns", "message"),
+    [
+        (TRIALS.drop(columns="val_mae"), None, "no column 'val_mae'; the trials have trial, model.num_convs"),
+        (TRIALS, ["model.width"], "no column 'model.width'"),
+        (TRIALS[:1], None, "no hyperparameter varies"),
+        (TRIALS.assign(val_mae=math.nan), None, "none of the 5 trials has a finite val_mae"),
+    ],
+)
+def test_tables_that_cannot_be_drawn_are_told(trials: pd.DataFrame, columns: list[str] | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        hyperparameter_effects(trials, unit="eV", columns=columns)
