@@ -30,9 +30,22 @@ def write_text(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def locked(path: Path, otherwise: str) -> Iterator[None]:
     """Holds a lock file; raises ValueError with the message `otherwise` if another process does."""
+    with lock_if_free(path) as is_held:
+        if not is_held:
+            raise ValueError(otherwise)
+        yield
+
+
+@contextlib.contextmanager
+def lock_if_free(path: Path, *, waits: bool = False) -> Iterator[bool]:
+    """Holds a lock file unless another process does, which the value tells; with `waits`, waits until none does.
+
+    The lock ends with the process that holds it, however that ends.
+    """
     with path.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(otherwise) from error
-        yield
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+            is_held = True
+        except OSError:
+            is_held = False
+        yield is_held

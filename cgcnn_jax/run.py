@@ -139,18 +139,15 @@ def run(
     data_began = time.monotonic()
     crystals = data if isinstance(data, Dataset) else data(config, atom_table)
     seconds = {"data": time.monotonic() - data_began}
-    split = configs.build_split(config, crystals) if split is None else split
-    ids = {name: [crystals.ids[i] for i in split[name]] for name in NAMES}
-    scaler = configs.build_scaler(config, crystals.targets, split["train"])
-    model = configs.build_model(config, atom_table.shape, scaler.n_output)
-    variables = _initial_variables(config, model, atom_table, scaler, watcher)
+    setup = prepare(config, atom_table, crystals, split, watcher)
+    split, scaler, about = setup.split, setup.scaler, setup.about
     settings = configs.build_train_settings(config)
 
     def train(first: int, **to_keep: Any) -> Fit:
         with watcher.training(first, settings.epochs, scaler):
             return fit(
-                model,
-                variables,
+                setup.model,
+                setup.variables,
                 crystals.graphs,
                 crystals.targets,
                 split,
@@ -165,22 +162,22 @@ def run(
         if _was_finished():
             return RunResult(workdir, True, True)
         return RunResult(workdir, train(0).is_finished)
-    for line in _facts(config, crystals, split):
+    for line in facts(config, crystals, split):
         watcher.message(line)
     watcher.message(
-        f"{config.model.num_convs} x {config.model.conv}, {count_parameters(variables)} parameters, in {workdir.path}"
+        f"{config.model.num_convs} x {config.model.conv}, {count_parameters(setup.variables)} parameters, "
+        f"in {workdir.path}"
     )
 
-    about = describe(config, scaler, atom_table.shape, ids, crystals.digest(atom_table))
     with workdir.lock(), Checkpoints(workdir.checkpoints) as checkpoints:
         before = checkpoints.about()
-        _check_data(before, about)
+        check_data(before, about)
         if before is not None and workdir.is_finished:
             _was_finished(True)
             return RunResult(workdir, True, True, workdir.summary())
         # From here on the folder is this run's: a start that failed before may be corrected.
         workdir.claim(plain)
-        workdir.write_json("split.json", ids)
+        workdir.write_json("split.json", about["split"])
         if config.data.on_error == "skip":
             workdir.write_rejected(crystals.rejected)
         first = checkpoints.latest_step() // settings.steps_per_epoch(len(split["train"]))
@@ -197,7 +194,7 @@ def run(
         )
     if fitted.values is None:
         return RunResult(workdir, False)
-    return _judge(workdir, crystals, split, scaler, fitted, variables, seconds, watcher, command, began)
+    return judge(workdir, setup, fitted, seconds, watcher, command, began)
 
 
 def _was_finished(answer: bool = False) -> bool:
@@ -205,20 +202,58 @@ def _was_finished(answer: bool = False) -> bool:
     return bool(from_first_process(np.array(int(answer))))
 
 
-def _judge(
+@dataclass(frozen=True)
+class Setup:
+    """What a configuration says to train, with the crystals at hand.
+
+    Attributes:
+      crystals: The data set.
+      split: Indices of train, val and test.
+      scaler: Fitted on train.
+      model: The network.
+      variables: Its initial variables.
+      about: What the run's checkpoints say of themselves.
+    """
+
+    crystals: Dataset
+    split: Split
+    scaler: TargetScaler
+    model: CGCNN
+    variables: Variables
+    about: Mapping[str, Any]
+
+
+def prepare(
+    config: ConfigDict, atom_table: np.ndarray, crystals: Dataset, split: Split | None, watcher: Watcher
+) -> Setup:
+    """Builds what a run trains; without a split the configured one.
+
+    Raises:
+      ValueError: If the split cannot be made, or the weights of init_from do not fit.
+    """
+    split = configs.build_split(config, crystals) if split is None else split
+    ids = {name: [crystals.ids[i] for i in split[name]] for name in NAMES}
+    scaler = configs.build_scaler(config, crystals.targets, split["train"])
+    model = configs.build_model(config, atom_table.shape, scaler.n_output)
+    variables = _initial_variables(config, model, atom_table, scaler, watcher)
+    about = describe(config, scaler, atom_table.shape, ids, crystals.digest(atom_table))
+    return Setup(crystals, split, scaler, model, variables, about)
+
+
+def judge(
     workdir: Workdir,
-    crystals: Dataset,
-    split: Split,
-    scaler: TargetScaler,
+    setup: Setup,
     fitted: Fit,
-    variables: Variables,
     seconds: dict[str, float],
     watcher: Watcher,
     command: str,
     began: float,
+    *,
+    draws: bool = True,
 ) -> RunResult:
-    """Writes predictions, summary and pictures."""
+    """Writes predictions, summary and, where it draws, pictures of a finished training."""
     assert fitted.values is not None
+    crystals, split, scaler = setup.crystals, setup.split, setup.scaler
     judge_began = time.monotonic()
     measured = {
         name: evaluation.measure(scaler, crystals.targets[split[name]], fitted.values[split[name]]) for name in NAMES
@@ -239,7 +274,7 @@ def _judge(
             "intervals_95": {judged: bounds},
             "properties": dict(zip(scaler.names, scaler.units, strict=True)),
             "best_epoch": int(fitted.state.best_epoch),
-            "parameters": count_parameters(variables),
+            "parameters": count_parameters(setup.variables),
             "crystals": {name: len(split[name]) for name in NAMES} | {"left_out": len(crystals.rejected)},
             # Of this session; epochs before a stop are in the sum of all.
             "seconds": seconds,
@@ -251,10 +286,12 @@ def _judge(
         },
     )
     # The numbers are safe by now: whatever drawing runs into, the run is finished.
+    drawn: dict[str, Any] = {}
     try:
-        drawn = evaluation.pictures(scaler, targets, values, judged)
-        drawn |= evaluation.learning_curves(scaler, records, int(fitted.state.best_epoch))
-        workdir.save_figures(drawn)
+        if draws:
+            drawn = evaluation.pictures(scaler, targets, values, judged)
+            drawn |= evaluation.learning_curves(scaler, records, int(fitted.state.best_epoch))
+            workdir.save_figures(drawn)
     except Exception as error:
         watcher.message(f"no pictures were drawn ({type(error).__name__}: {error}); all numbers are in {workdir.path}")
         drawn = {}
@@ -279,7 +316,7 @@ def _initial_variables(
     return variables
 
 
-def _facts(config: ConfigDict, crystals: Dataset, split: Split) -> Iterator[str]:
+def facts(config: ConfigDict, crystals: Dataset, split: Split) -> Iterator[str]:
     """What to know of the data before training."""
     if config.data.source == "demo":
         yield (
@@ -298,7 +335,7 @@ def _facts(config: ConfigDict, crystals: Dataset, split: Split) -> Iterator[str]
         yield f"atom features of {configs.atom_table_name(config)}"
 
 
-def _check_data(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+def check_data(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
     """Raises ValueError, saying why, if the data are not those that the run began with."""
     if before is None or all(before[key] == now[key] for key in ("data_digest", "split")):
         return

@@ -27,6 +27,7 @@ LEVELS = {
     "run": 5,
     "benchmark": 6,
     "studies": 6,
+    "sweep": 6,
 }
 FORBIDDEN = {
     "data": {"jax", "jaxlib", "flax", "optax", "orbax"},

@@ -32,7 +32,7 @@ from cgcnn_jax.train.loop import (
 )
 from cgcnn_jax.train.optimizer import OptimizerSettings, build_optimizer, learning_rate_schedule
 from cgcnn_jax.train.state import Sums, TrainState, Tree, Weights, init_state
-from cgcnn_jax.train.step import Compiled, LabelledSet, compile_steps, to_device
+from cgcnn_jax.train.step import Compiled, compile_steps, to_device
 
 Parallel = Literal["shard", "pmap"]
 
@@ -167,17 +167,17 @@ def fit_population(
     state = spread.put(state)
     own = spread.put(
         _Own(
-            np.array([m.seed for m in members], np.int32),
-            np.array([m.learning_rate for m in members], np.float32),
-            np.array([m.l2 for m in members], np.float32),
-            np.array([m.dropout for m in members], np.float32),
+            jnp.array([m.seed for m in members], jnp.int32),
+            jnp.array([m.learning_rate for m in members], jnp.float32),
+            jnp.array([m.l2 for m in members], jnp.float32),
+            jnp.array([m.dropout for m in members], jnp.float32),
         )
     )
     data = spread.share(to_device(graphs, targets, scaler))
     clock = Clock()
     last_save = time.monotonic()
     stretch = 1
-    n_timed = 0
+    n_timed = 0.0
     padding = [(math.nan, math.nan)] * len(members)
     is_compiled = False
 

@@ -1,0 +1,274 @@
+"""run_sweep: tries a list of trials, many at a time, and goes on where it was stopped."""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from cgcnn_jax import config as configs
+from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.run import Load, Watcher, check_data, facts, judge, load_dataset, prepare, run
+from cgcnn_jax.sweep.folder import SweepFolder
+from cgcnn_jax.sweep.space import MEMBER_FIELDS, Overrides, with_overrides
+from cgcnn_jax.train.checkpoint import Checkpoints
+from cgcnn_jax.train.loop import Diverged
+from cgcnn_jax.train.population import Member, Parallel, fit_population
+from cgcnn_jax.workdir import Workdir
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of a sweep: its number, what it changes, and the configuration that makes."""
+
+    number: int
+    overrides: Overrides
+    config: ConfigDict
+
+
+class SweepWatcher(Watcher):
+    """What a sweep tells beside what its runs tell."""
+
+    def ended(self, record: Mapping[str, Any], n_ended: int, n_trial: int) -> None:
+        """After each trial: what trial.json holds, and how many have ended of how many."""
+
+
+def run_sweep(
+    config: ConfigDict,
+    trials: Sequence[Overrides],
+    path: str | Path,
+    *,
+    population: int = 16,
+    parallel: Parallel = "shard",
+    data: Load = load_dataset,
+    watcher: SweepWatcher | None = None,
+    command: str = "",
+) -> bool:
+    """Trains every trial and writes results.csv; trials that have ended are not repeated.
+
+    Trials that differ in MEMBER_FIELDS alone train together as one program (train.population). Processes that share
+    the folder share the trials: each takes populations that no other is training.
+
+    Args:
+      config: What the trials change.
+      trials: The changes of each.
+      path: Folder of the sweep; `sweep.folder` says what will be in it.
+      population: Trials that train together at most; 1 trains each by itself, on the devices that its configuration
+        gives to a run.
+      parallel: How devices share a population, see fit_population.
+      data: What loads the crystals.
+      watcher: Told of the progress.
+      command: What the user typed, for the summaries.
+
+    Returns:
+      Whether all trials have ended; False if it was stopped, or other processes are training some.
+
+    Raises:
+      ValueError: If a trial or its configuration is wrong, or the folder holds another sweep.
+      DataError: If crystals cannot be used.
+    """
+    watcher, folder = watcher or SweepWatcher(), SweepFolder(path)
+    if population < 1:
+        raise ValueError(f"population must be at least 1; got {population}")
+    own = make_trials(config, trials)
+    folder.claim(configs.to_dict(config), {"trials": list(trials)})
+    crystals_of = _Crystals(data, watcher)
+    unit = configs.units(config)[0]
+    for group in _groups(own, folder.populations(), population):
+        with folder.lock_if_free(f"population_{group[0]:04d}") as is_mine:
+            # As it was begun, if it was: its checkpoints hold just these trials.
+            begun = folder.populations().get(group[0])
+            left = [number for number in begun or group if not folder.has_ended(number)]
+            if not is_mine or not (left or begun):
+                continue
+            if watcher.should_stop():
+                return False
+            chosen = [own[number] for number in begun or left]
+            crystals = crystals_of(chosen[0].config)
+            if population == 1 and not begun:
+                is_finished = train_one(chosen[0], folder, crystals, watcher, command)
+            else:
+                is_finished = _train_together(chosen, folder, crystals, parallel, watcher, command)
+            if not is_finished:
+                return False
+            n_before = len(folder.ended()) - len(left)
+            for nth, number in enumerate(left, start=1):
+                watcher.ended(folder.record(number), n_before + nth, len(own))
+            folder.write_table(unit)
+    folder.write_table(unit)
+    return len(folder.ended()) == len(own)
+
+
+def make_trials(config: ConfigDict, overrides: Sequence[Overrides]) -> list[Trial]:
+    """Raises ValueError, naming the trial, if a configuration is wrong."""
+    made = []
+    for number, changes in enumerate(overrides):
+        try:
+            own = with_overrides(config, changes)
+            configs.validate(own)
+        except ValueError as error:
+            raise ValueError(f"trial {number} ({changes}): {error}") from error
+        made.append(Trial(number, changes, own))
+    return made
+
+
+def train_one(trial: Trial, folder: SweepFolder, crystals: Dataset, watcher: Watcher, command: str) -> bool:
+    """Trains a trial by itself. Returns False if it was stopped."""
+    place = folder.trial(trial.number)
+    try:
+        if not run(trial.config, place.path, data=crystals, watcher=watcher, command=command).is_finished:
+            return False
+        folder.end_finished(trial.number, trial.overrides)
+    except Diverged as error:
+        folder.end_diverged(trial.number, trial.overrides, error)
+    return True
+
+
+def _train_together(
+    trials: Sequence[Trial],
+    folder: SweepFolder,
+    crystals: Dataset,
+    parallel: Parallel,
+    watcher: Watcher,
+    command: str,
+) -> bool:
+    """Trains a population; each trial ends as a work directory. Returns False if it was stopped."""
+    began = time.monotonic()
+    config = trials[0].config
+    atom_table = configs.build_atom_table(config)
+    watcher.message(_titled(trials))
+    setups = [prepare(trial.config, atom_table, crystals, None, Watcher()) for trial in trials]
+    members = [
+        Member(
+            setup.variables,
+            trial.config.train.seed,
+            trial.config.optimizer.learning_rate,
+            trial.config.optimizer.l2,
+            trial.config.model.dropout,
+        )
+        for trial, setup in zip(trials, setups, strict=True)
+    ]
+    places = [folder.trial(trial.number) for trial in trials]
+    settings = configs.build_train_settings(config)
+    split, scaler, about = setups[0].split, setups[0].scaler, setups[0].about
+    shown = _Shown(watcher, places)
+    population = folder.open_population([trial.number for trial in trials])
+    with Checkpoints(population / "checkpoints") as checkpoints:
+        check_data(checkpoints.about(), about)
+        first = checkpoints.latest_step() // settings.steps_per_epoch(len(split["train"]))
+        for trial, place in zip(trials, places, strict=True):
+            place.claim(configs.to_dict(trial.config))
+            place.write_json("split.json", about["split"])
+            place.keep_records(first)
+        if first:
+            watcher.message(f"going on after {first} of {settings.epochs} epochs")
+        with watcher.training(first, settings.epochs, scaler):
+            ends = fit_population(
+                setups[0].model,
+                members,
+                crystals.graphs,
+                crystals.targets,
+                split,
+                scaler,
+                settings,
+                configs.build_optimizer_settings(config),
+                parallel=parallel,
+                checkpoints=checkpoints,
+                about=about,
+                on_step=watcher.step,
+                on_epoch=shown.epoch,
+                should_stop=watcher.should_stop,
+            )
+    if ends is None:
+        return False
+    for trial, place, setup, end in zip(trials, places, setups, ends, strict=True):
+        if folder.has_ended(trial.number):
+            continue
+        if isinstance(end, Diverged):
+            folder.end_diverged(trial.number, trial.overrides, end)
+            continue
+        with place.lock(), Checkpoints(place.checkpoints) as checkpoints:
+            checkpoints.save(end.state, setup.about)
+        share = time.monotonic() - (time.monotonic() - began) / len(trials)
+        judge(place, setup, end, {}, watcher, command, share, draws=False)
+        folder.end_finished(trial.number, trial.overrides)
+    folder.close_population(trials[0].number)
+    return True
+
+
+class _Shown:
+    """Writes the records of all members, and shows that of the best of each epoch."""
+
+    def __init__(self, watcher: Watcher, places: Sequence[Workdir]) -> None:
+        self._watcher, self._places = watcher, places
+        self._epoch, self._lowest = -1, math.inf
+
+    def epoch(self, number: int, record: Mapping[str, Any]) -> None:
+        self._places[number].append_record(record)
+        if record["epoch"] != self._epoch or self._error(record) < self._lowest:
+            self._epoch, self._lowest = record["epoch"], self._error(record)
+            self._watcher.epoch(record)
+
+    def _error(self, record: Mapping[str, Any]) -> float:
+        return record.get("val_error", record["train_loss"])
+
+
+class _Crystals:
+    """Loads crystals when a trial wants others than the one before."""
+
+    def __init__(self, load: Load, watcher: Watcher) -> None:
+        self._load, self._watcher = load, watcher
+        self._key = ""
+        self._crystals: Dataset | None = None
+
+    def __call__(self, config: ConfigDict) -> Dataset:
+        plain = configs.to_dict(config)
+        table = configs.build_atom_table(config)
+        # Of the element table, the data depend only on which elements it knows.
+        key = json.dumps([plain["data"], plain["graph"], np.flatnonzero(table.any(axis=1)).tolist()])
+        if self._crystals is None or key != self._key:
+            self._key, self._crystals = key, self._load(config, table)
+            for line in facts(config, self._crystals, configs.build_split(config, self._crystals)):
+                self._watcher.message(line)
+        return self._crystals
+
+
+def _groups(trials: Sequence[Trial], begun: Mapping[int, Sequence[int]], size: int) -> list[list[int]]:
+    """Numbers of the trials that train together: populations begun earlier as they are, then new ones, in order.
+
+    All trials are grouped, ended ones too, so that processes that start at different times group alike.
+    """
+    taken = {number for numbers in begun.values() for number in numbers}
+    of_shape: dict[str, list[int]] = {}
+    for trial in trials:
+        if trial.number not in taken:
+            of_shape.setdefault(_program(trial.config), []).append(trial.number)
+    fresh = [numbers[i : i + size] for numbers in of_shape.values() for i in range(0, len(numbers), size)]
+    return [list(numbers) for numbers in begun.values()] + sorted(fresh)
+
+
+def _program(config: ConfigDict) -> str:
+    """What trials that train as one program have in common."""
+    plain = configs.to_dict(config)
+    # An optimiser with L2 is another one than that without.
+    plain["has_l2"] = config.optimizer.l2 > 0
+    for name in MEMBER_FIELDS:
+        group, field = name.split(".")
+        plain[group] = {key: value for key, value in plain[group].items() if key != field}
+    return json.dumps(plain, sort_keys=True)
+
+
+def _titled(trials: Sequence[Trial]) -> str:
+    """Which trials train, and what they have in common of what trials change."""
+    numbers = ", ".join(str(trial.number) for trial in trials)
+    common = [
+        f"{name}={value}"
+        for name, value in trials[0].overrides.items()
+        if all(trial.overrides.get(name) == value for trial in trials)
+    ]
+    return f"\ntrials {numbers}" + (f": {', '.join(common)}" if common else "")
