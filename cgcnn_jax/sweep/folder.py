@@ -11,7 +11,7 @@ hyperparameters.png
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,13 @@ class SweepFolder:
         """Folder of the population whose first trial has the number."""
         return self.path / "populations" / f"{number:04d}"
 
-    @contextlib.contextmanager
-    def lock_if_free(self, name: str, *, waits: bool = False) -> Iterator[bool]:
-        """See files.lock_if_free."""
-        with lock_if_free(self.path / "locks" / name, waits=waits) as is_held:
-            yield is_held
+    def lock(self, name: str) -> contextlib.AbstractContextManager[bool]:
+        """Waits until no other process holds the lock, and holds it."""
+        return lock_if_free(self.path / "locks" / name, waits=True)
+
+    def lock_if_free(self, name: str) -> contextlib.AbstractContextManager[bool]:
+        """Holds the lock unless another process does, which the value tells."""
+        return lock_if_free(self.path / "locks" / name)
 
     def populations(self) -> dict[int, list[int]]:
         """Trials of each population in training, by the number of the first."""

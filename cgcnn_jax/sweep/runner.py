@@ -75,9 +75,9 @@ def run_sweep(
     watcher, folder = watcher or SweepWatcher(), SweepFolder(path)
     if population < 1:
         raise ValueError(f"population must be at least 1; got {population}")
-    own = make_trials(config, trials)
+    own = [make_trial(config, number, overrides) for number, overrides in enumerate(trials)]
     folder.claim(configs.to_dict(config), {"trials": list(trials)})
-    crystals_of = _Crystals(data, watcher)
+    crystals_of = Crystals(data, watcher)
     unit = configs.units(config)[0]
     for group in _groups(own, folder.populations(), population):
         with folder.lock_if_free(f"population_{group[0]:04d}") as is_mine:
@@ -104,17 +104,14 @@ def run_sweep(
     return len(folder.ended()) == len(own)
 
 
-def make_trials(config: ConfigDict, overrides: Sequence[Overrides]) -> list[Trial]:
-    """Raises ValueError, naming the trial, if a configuration is wrong."""
-    made = []
-    for number, changes in enumerate(overrides):
-        try:
-            own = with_overrides(config, changes)
-            configs.validate(own)
-        except ValueError as error:
-            raise ValueError(f"trial {number} ({changes}): {error}") from error
-        made.append(Trial(number, changes, own))
-    return made
+def make_trial(config: ConfigDict, number: int, overrides: Overrides) -> Trial:
+    """Raises ValueError, naming the trial, if its configuration is wrong."""
+    try:
+        own = with_overrides(config, overrides)
+        configs.validate(own)
+    except ValueError as error:
+        raise ValueError(f"trial {number} ({overrides}): {error}") from error
+    return Trial(number, overrides, own)
 
 
 def train_one(trial: Trial, folder: SweepFolder, crystals: Dataset, watcher: Watcher, command: str) -> bool:
@@ -218,7 +215,7 @@ class _Shown:
         return record.get("val_error", record["train_loss"])
 
 
-class _Crystals:
+class Crystals:
     """Loads crystals when a trial wants others than the one before."""
 
     def __init__(self, load: Load, watcher: Watcher) -> None:

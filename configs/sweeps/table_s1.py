@@ -52,5 +52,5 @@ def get_space(preset: str | None = None) -> sweep.Space:
 
 
 def get_trials(preset: str | None = None) -> list[sweep.Overrides]:
-    """Four draws of what one program can vary for each network, of which there are twenty."""
-    return sweep.random(TRIALS, get_space(preset), seed=0, per_shape=4)
+    """Eight draws of what one program can vary for each network, of which there are ten."""
+    return sweep.random(TRIALS, get_space(preset), seed=0, per_shape=8)
