@@ -16,7 +16,8 @@ MEMBER_FIELDS = ("optimizer.learning_rate", "optimizer.l2", "model.dropout", "mo
 """Fields in which runs of one compiled program may differ (train.population)."""
 
 _DIGITS = 4  # of a drawn number: enough to be what was meant, few enough to read in a table
-_TRIES = 1000
+_TRIES = 1000  # draws in a row that bring nothing new before a space counts as drawn empty
+_PATIENCE = 50  # and before a network does
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,14 @@ def random(count: int, space: Space, *, seed: int = 0, per_shape: int = 1) -> li
     of_shape, repeated = per_shape, 0
     while len(found) < count and repeated < _TRIES:
         fresh = assigned(space, [_drawn(values, rng) for values in space.values()])
-        if of_shape >= per_shape:
+        # A network with few different trials gives way to another once they are drawn.
+        if of_shape == per_shape or repeated % _PATIENCE == _PATIENCE - 1:
             shape, of_shape = fresh, 0
         trial = {name: value if name in MEMBER_FIELDS else shape[name] for name, value in fresh.items()}
-        is_new = found.setdefault(json.dumps(trial), trial) is trial
-        # A repeated draw counts too, or a network with few different trials would never give way to another.
-        of_shape += 1
-        repeated = 0 if is_new else repeated + 1
+        if found.setdefault(json.dumps(trial), trial) is trial:
+            of_shape, repeated = of_shape + 1, 0
+        else:
+            repeated += 1
     if len(found) < count:
         raise ValueError(f"the space has {len(found)} different trials, so that {count} cannot be drawn from it")
     return list(found.values())

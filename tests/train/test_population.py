@@ -1,0 +1,166 @@
+"""A population's members are what they are alone: shuffles, dropout, best weights, patience, divergence. Also a script."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from cgcnn_jax.nn.model import init_variables
+from cgcnn_jax.train.checkpoint import Checkpoints
+from cgcnn_jax.train.loop import Diverged
+from cgcnn_jax.train.population import Member, fit_population
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+COMMON = {"settings": {"epochs": 6, "patience": 2, "average_decay": 0.5}, "optimizer": {"schedule": "cosine"}}
+# Seed, learning rate, l2, dropout. The second learns so fast that its patience ends; the third diverges.
+OWN = ((0, 1e-2, 1e-3, 0.2), (1, 0.3, 1e-4, 0.0), (2, 1e30, 1e-3, 0.5))
+
+
+def fit_members(problem, *, own=OWN, parallel="shard", folder=None, **callbacks):
+    members = [Member(init_variables(problem.model, one[0], problem.table), *one) for one in own]
+
+    def go(checkpoints):
+        return fit_population(
+            problem.model,
+            members,
+            problem.graphs,
+            problem.targets,
+            problem.split,
+            problem.scaler,
+            problem.settings,
+            problem.optimizer,
+            parallel=parallel,
+            checkpoints=checkpoints,
+            **callbacks,
+        )
+
+    if folder is None:
+        return go(None)
+    with Checkpoints(folder) as checkpoints:
+        return go(checkpoints)
+
+
+@pytest.fixture(scope="module")
+def trained(make_problem):
+    problem = make_problem(**COMMON)
+    records = {number: [] for number in range(len(OWN))}
+    ends = fit_members(problem, on_epoch=lambda number, record: records[number].append(record))
+    return problem, ends, records
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_member_ends_as_its_own_run(trained, number):
+    problem, ends, records = trained
+    seed, learning_rate, l2, dropout = OWN[number]
+    alone = replace(
+        problem.changed(
+            model={"dropout": dropout},
+            settings={"seed": seed},
+            optimizer={"learning_rate": learning_rate, "l2": l2},
+        ),
+        seed=seed,
+    )
+    expected_records = []
+    expected = alone.run(on_epoch=expected_records.append)
+    end = ends[number]
+    # Float32 rounding, which training amplifies: a shuffle or a draw of another kind would differ in the first digits.
+    np.testing.assert_allclose(end.values, expected.values, rtol=1e-3, atol=1e-3)
+    assert jax.tree.structure(end.state) == jax.tree.structure(expected.state)
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=5e-3, atol=5e-3),
+        end.state.best,
+        expected.state.best,
+    )
+    assert int(end.state.best_epoch) == int(expected.state.best_epoch)
+    assert len(records[number]) == len(expected_records)
+    for mine, other in zip(records[number], expected_records, strict=True):
+        assert mine.keys() == other.keys()
+        for key in mine.keys() - {"seconds"}:
+            assert mine[key] == pytest.approx(other[key], rel=2e-3, abs=1e-4), key
+
+
+def test_patience_ends_one_member_before_the_others(trained):
+    _, ends, records = trained
+    assert len(records[0]) == 6
+    assert len(records[1]) == int(ends[1].state.best_epoch) + 3 < 6
+
+
+def test_a_diverging_member_is_left_behind(trained):
+    # Adam's first step is 1e30 whatever the gradient; the second loss is beyond float32.
+    _, ends, records = trained
+    assert isinstance(ends[2], Diverged)
+    assert (ends[2].step, ends[2].epoch) == (1, 0)
+    assert "not finite at step 1 (epoch 0)" in str(ends[2])
+    assert records[2] == []
+
+
+def test_a_stopped_population_goes_on_to_the_same_bits(trained, assert_same, tmp_path):
+    problem, expected, records = trained
+    again = {number: [] for number in range(len(OWN))}
+    asked = []
+
+    def stop():
+        asked.append(None)
+        # The second question comes after two of the five steps of an epoch.
+        return len(asked) == 2
+
+    def remember(number, record):
+        again[number].append(record)
+
+    assert fit_members(problem, folder=tmp_path, on_epoch=remember, should_stop=stop) is None
+    assert not any(again.values())
+    ends = fit_members(problem, folder=tmp_path, on_epoch=remember)
+    for number in (0, 1):
+        assert_same(ends[number].state, expected[number].state)
+        np.testing.assert_array_equal(ends[number].values, expected[number].values)
+        assert [record["val_error"] for record in again[number]] == [r["val_error"] for r in records[number]]
+    # It diverged before the stop, and that is remembered.
+    assert (ends[2].step, ends[2].epoch) == (1, 0)
+
+
+def test_eight_devices_and_pmap_give_the_same_numbers(trained, tmp_path):
+    _, expected, _ = trained
+    subprocess.run(
+        [sys.executable, __file__, str(tmp_path / "values.npz")],
+        check=True,
+        env=os.environ
+        | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+    )
+    found = np.load(tmp_path / "values.npz")
+    assert found["devices"] == 8
+    for number in (0, 1):
+        np.testing.assert_array_equal(found["pmap"][number], found["shard"][number])
+        np.testing.assert_allclose(found["shard"][number], expected[number].values, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("own", "parallel", "message"),
+    [
+        ((), "shard", "at least one member"),
+        (((0, 0.1, 0.0, 0.0), (1, 0.1, 1e-3, 0.0)), "shard", "l2 must be 0 for all members of a population or for none"),
+        (OWN, "threads", "unknown parallel 'threads'; choose one of shard, pmap"),
+    ],
+)
+def test_mistakes_are_named(make_problem, own, parallel, message):
+    with pytest.raises(ValueError, match=message):
+        fit_members(make_problem(), own=own, parallel=parallel)
+
+
+if __name__ == "__main__":
+    spec = importlib.util.spec_from_file_location("problem", HERE / "conftest.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["problem"] = module
+    spec.loader.exec_module(module)
+    values = {
+        way: np.stack([end.values for end in fit_members(module.build(**COMMON), parallel=way)[:2]])
+        for way in ("shard", "pmap")
+    }
+    np.savez(sys.argv[1], devices=jax.local_device_count(), **values)
