@@ -136,31 +136,34 @@ class SweepFolder:
             seconds=sum(record["seconds"] for record in records),
         )
 
-    def write_table(self, unit: str) -> pd.DataFrame:
-        """Writes results.csv, a row per ended trial in order, and the picture. Returns the table."""
+    def write_table(self) -> None:
+        """Writes results.csv, a row per ended trial in order."""
         rows = self.ended()
         changed = _names(row["overrides"] for row in rows)
         measured = _names({key: None for key in row if key not in _KEYS} for row in rows)
-        header = ["trial", *changed, *measured, *_KEYS[2:]]
+        header = [*measured, *_KEYS[2:]]
         cells = [
-            [row["trial"], *(_cell(row["overrides"].get(name)) for name in changed)]
-            + [_cell(row.get(name)) for name in header[1 + len(changed) :]]
+            [
+                row["trial"],
+                *(_cell(row["overrides"].get(name)) for name in changed),
+                *(_cell(row.get(name)) for name in header),
+            ]
             for row in rows
         ]
-        write_text(self.path / "results.csv", as_csv(header, cells))
-        table = pd.read_csv(self.path / "results.csv")
-        self._draw(table, unit)
-        return table
+        write_text(self.path / "results.csv", as_csv(["trial", *changed, *header], cells))
 
-    def _draw(self, table: pd.DataFrame, unit: str) -> None:
+    def draw(self, unit: str) -> None:
+        """Draws the validation error of finished trials against each field, where there is something to compare."""
         from cgcnn_jax.report import figures, trials
 
-        finished = table[table["status"] == FINISHED] if "status" in table else table
+        table = pd.read_csv(self.path / "results.csv")
+        # A pruned trial's error is that of a run cut short: it stays in the table, and would mislead here.
+        finished = table["status"] == FINISHED
         metric, unit = ("val_mae", unit) if "val_mae" in table else ("val_error", "")
-        if trials.varied(table) and len(finished):
-            # A pruned trial's error is that of a run cut short: it stays in the table, and would mislead here.
-            known = table.assign(**{metric: table[metric].where(table["status"] == FINISHED)})
-            figures.save(trials.hyperparameter_effects(known, unit=unit, metric=metric), self.path / PICTURE)
+        if trials.varied(table) and finished.any():
+            known = table.assign(**{metric: table[metric].where(finished)})
+            figure = trials.hyperparameter_effects(known, unit=unit, metric=metric)
+            figures.save(figure, self.path / "hyperparameters.png")
 
     def _end(self, number: int, overrides: Overrides, *, status: str, **values: Any) -> dict[str, Any]:
         record = {"trial": number, "overrides": overrides, **values, "status": status}
@@ -170,7 +173,6 @@ class SweepFolder:
         return record
 
 
-PICTURE = "hyperparameters.png"
 # What every trial has; the errors stand between the overrides and the last of them.
 _KEYS = ("trial", "overrides", "best_epoch", "epochs", "status", "diverged_at", "seconds")
 

@@ -77,9 +77,32 @@ def run_sweep(
         raise ValueError(f"population must be at least 1; got {population}")
     own = [make_trial(config, number, overrides) for number, overrides in enumerate(trials)]
     folder.claim(configs.to_dict(config), {"trials": list(trials)})
-    crystals_of = Crystals(data, watcher)
-    unit = configs.units(config)[0]
-    for group in _groups(own, folder.populations(), population):
+    _train_all(own, folder, Crystals(data, watcher), population, parallel, watcher, command)
+    report(folder, configs.units(config)[0], watcher)
+    return len(folder.ended()) == len(own)
+
+
+def report(folder: SweepFolder, unit: str, watcher: Watcher) -> None:
+    """Writes the table, and the picture if it can be drawn."""
+    folder.write_table()
+    # The numbers are safe by now, whatever drawing runs into.
+    try:
+        folder.draw(unit)
+    except Exception as error:
+        watcher.message(f"no picture was drawn ({type(error).__name__}: {error}); all numbers are in {folder.path}")
+
+
+def _train_all(
+    trials: Sequence[Trial],
+    folder: SweepFolder,
+    crystals_of: "Crystals",
+    population: int,
+    parallel: Parallel,
+    watcher: SweepWatcher,
+    command: str,
+) -> None:
+    """Trains what no other process trains, until all is done or it is stopped."""
+    for group in _groups(trials, folder.populations(), population):
         with folder.lock_if_free(f"population_{group[0]:04d}") as is_mine:
             # As it was begun, if it was: its checkpoints hold just these trials.
             begun = folder.populations().get(group[0])
@@ -87,21 +110,19 @@ def run_sweep(
             if not is_mine or not (left or begun):
                 continue
             if watcher.should_stop():
-                return False
-            chosen = [own[number] for number in begun or left]
+                return
+            chosen = [trials[number] for number in begun or left]
             crystals = crystals_of(chosen[0].config)
             if population == 1 and not begun:
                 is_finished = train_one(chosen[0], folder, crystals, watcher, command)
             else:
                 is_finished = _train_together(chosen, folder, crystals, parallel, watcher, command)
             if not is_finished:
-                return False
+                return
             n_before = len(folder.ended()) - len(left)
             for nth, number in enumerate(left, start=1):
-                watcher.ended(folder.record(number), n_before + nth, len(own))
-            folder.write_table(unit)
-    folder.write_table(unit)
-    return len(folder.ended()) == len(own)
+                watcher.ended(folder.record(number), n_before + nth, len(trials))
+            folder.write_table()
 
 
 def make_trial(config: ConfigDict, number: int, overrides: Overrides) -> Trial:

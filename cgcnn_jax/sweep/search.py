@@ -13,7 +13,7 @@ from cgcnn_jax import config as configs
 from cgcnn_jax.run import Load, Watcher, load_dataset
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.sweep.folder import FINISHED, SweepFolder
-from cgcnn_jax.sweep.runner import Crystals, SweepWatcher, Trial, make_trial, train_one
+from cgcnn_jax.sweep.runner import Crystals, SweepWatcher, Trial, make_trial, report, train_one
 from cgcnn_jax.sweep.space import Integers, Overrides, Space, Uniform, assigned, check_space
 
 if TYPE_CHECKING:
@@ -79,34 +79,53 @@ def run_search(
             load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(_STARTUP_TRIALS, round(_WARMUP_SHARE * config.train.epochs)),
         )
-    while not watcher.should_stop():
-        with ExitStack() as held:
-            with folder.lock("search"):
-                taken = _take(study, folder, space, n_trial, seed, held)
-            if taken is None:
-                break
-            trial = make_trial(config, taken.number, _suggested(taken, space))
-            if not folder.has_ended(trial.number):
-                pruning = _Pruning(watcher, taken)
-                crystals = crystals_of(trial.config)
-                if not len(configs.build_split(trial.config, crystals)["val"]):
-                    raise ValueError("a search chooses by the validation error, and config.split leaves val empty")
-                watcher.message(f"\ntrial {trial.number} of {n_trial}: {_changes(trial)}")
-                if not train_one(trial, folder, crystals, pruning, command):
-                    if not pruning.is_pruned:
-                        return False
-                    folder.end_pruned(trial.number, trial.overrides)
-            record = folder.record(trial.number)
-            # A diverged trial, too, is one to keep away from, which optuna learns of pruned trials alone.
-            if record["status"] == FINISHED:
-                study.tell(trial.number, record["val_error"])
-            else:
-                study.tell(trial.number, state=optuna.trial.TrialState.PRUNED)
-        ended = folder.ended()
-        watcher.ended(record, len(ended), n_trial)
-        with folder.lock("search"):
-            folder.write_table(configs.units(config)[0])
+    is_going = True
+    while is_going and not watcher.should_stop():
+        is_going = _try_one(study, config, space, n_trial, seed, folder, crystals_of, watcher, command)
+    with folder.lock("search"):
+        report(folder, configs.units(config)[0], watcher)
     return len(folder.ended()) >= n_trial
+
+
+def _try_one(
+    study: "optuna.Study",
+    config: ConfigDict,
+    space: Space,
+    n_trial: int,
+    seed: int,
+    folder: SweepFolder,
+    crystals_of: Crystals,
+    watcher: SweepWatcher,
+    command: str,
+) -> bool:
+    """Trains a trial to its end. Returns False if there is none to train, or it was stopped."""
+    optuna = _optuna()
+    with ExitStack() as held:
+        with folder.lock("search"):
+            taken = _take(study, folder, space, n_trial, seed, held)
+        if taken is None:
+            return False
+        trial = make_trial(config, taken.number, _suggested(taken, space))
+        if not folder.has_ended(trial.number):
+            pruning = _Pruning(watcher, taken)
+            crystals = crystals_of(trial.config)
+            if not len(configs.build_split(trial.config, crystals)["val"]):
+                raise ValueError("a search chooses by the validation error, and config.split leaves val empty")
+            watcher.message(f"\ntrial {trial.number} of {n_trial}: {_changes(trial)}")
+            if not train_one(trial, folder, crystals, pruning, command):
+                if not pruning.is_pruned:
+                    return False
+                folder.end_pruned(trial.number, trial.overrides)
+        record = folder.record(trial.number)
+        # A diverged trial, too, is one to keep away from, which optuna learns of pruned trials alone.
+        if record["status"] == FINISHED:
+            study.tell(trial.number, record["val_error"])
+        else:
+            study.tell(trial.number, state=optuna.trial.TrialState.PRUNED)
+    watcher.ended(record, len(folder.ended()), n_trial)
+    with folder.lock("search"):
+        folder.write_table()
+    return True
 
 
 def _take(

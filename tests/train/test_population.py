@@ -145,7 +145,11 @@ def test_eight_devices_and_pmap_give_the_same_numbers(trained, tmp_path):
     ("own", "parallel", "message"),
     [
         ((), "shard", "at least one member"),
-        (((0, 0.1, 0.0, 0.0), (1, 0.1, 1e-3, 0.0)), "shard", "l2 must be 0 for all members of a population or for none"),
+        (
+            ((0, 0.1, 0.0, 0.0), (1, 0.1, 1e-3, 0.0)),
+            "shard",
+            "l2 must be 0 for all members of a population or for none",
+        ),
         (OWN, "threads", "unknown parallel 'threads'; choose one of shard, pmap"),
     ],
 )

@@ -1,0 +1,165 @@
+"""Trials end as work directories of ordinary runs, and a stopped sweep repeats nothing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cgcnn_jax import config as configs
+from cgcnn_jax.predict import Predictor
+from cgcnn_jax.run import run
+from cgcnn_jax.sweep import runner
+from cgcnn_jax.sweep.folder import SweepFolder
+from cgcnn_jax.sweep.runner import SweepWatcher, make_trial, run_sweep
+from cgcnn_jax.sweep.space import with_overrides
+from tests.sweep.problem import config, load
+
+# The first three make one program and the last two another; the third diverges.
+TRIALS = [
+    {"optimizer.learning_rate": 1e-2, "model.features": 4, "train.seed": 0},
+    {"optimizer.learning_rate": 3e-3, "model.features": 4, "train.seed": 1, "model.init_scale": 0.1},
+    {"optimizer.learning_rate": 1e30, "model.features": 4, "train.seed": 0},
+    {"optimizer.learning_rate": 1e-2, "model.features": 3, "train.seed": 0},
+    {"optimizer.learning_rate": 1e-3, "model.features": 3, "train.seed": 0},
+]
+
+
+class StopAfter(SweepWatcher):
+    """Stops once so many epochs were shown, and remembers which trials ended."""
+
+    def __init__(self, epochs: int = 10**9) -> None:
+        self._left = epochs
+        self.trials: list[int] = []
+
+    def epoch(self, record):
+        self._left -= 1
+
+    def should_stop(self) -> bool:
+        return self._left <= 0
+
+    def ended(self, record, n_ended, n_trial):
+        self.trials.append(record["trial"])
+        assert n_trial == len(TRIALS)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int], list[int], dict[str, int]]:
+    """A sweep that was stopped after one epoch of the second population, and went on."""
+    folder = tmp_path_factory.mktemp("sweep")
+    before, after = StopAfter(), StopAfter()
+    original = before.ended
+
+    def stop_soon(record, n_ended, n_trial):
+        original(record, n_ended, n_trial)
+        before._left = 1
+
+    before.ended = stop_soon
+    assert not run_sweep(config(), TRIALS, folder, data=load, watcher=before)
+    times = {file.parent.name: file.stat().st_mtime_ns for file in folder.glob("trials/*/trial.json")}
+    assert run_sweep(config(), TRIALS, folder, data=load, watcher=after)
+    return folder, before.trials, after.trials, times
+
+
+def test_a_stopped_sweep_goes_on_and_repeats_nothing(swept):
+    folder, before, after, times = swept
+    assert (before, after) == ([0, 1, 2], [3, 4])
+    assert {name: (folder / "trials" / name / "trial.json").stat().st_mtime_ns for name in times} == times
+    for number in (0, 1, 3, 4):
+        epochs = [record["epoch"] for record in SweepFolder(folder).trial(number).records()]
+        assert epochs == [0, 1, 2, 3]
+    assert list((folder / "populations").iterdir()) == []
+
+
+def test_a_sweep_that_has_ended_loads_no_crystal(swept):
+    def refuse(*arguments):
+        raise AssertionError("nothing is left to train")
+
+    assert run_sweep(config(), TRIALS, swept[0], data=refuse)
+
+
+def test_a_trial_is_what_the_run_of_its_configuration_is(swept, tmp_path):
+    folder = swept[0]
+    alone = run(with_overrides(config(), TRIALS[1]), tmp_path, data=load)
+    mine = SweepFolder(folder).trial(1).summary()
+    assert mine["metrics"]["val"]["mae"] == pytest.approx(alone.summary["metrics"]["val"]["mae"], rel=1e-3)
+    assert mine["metrics"]["test"]["mae"] == pytest.approx(alone.summary["metrics"]["test"]["mae"], rel=1e-3)
+    assert mine["best_epoch"] == alone.summary["best_epoch"]
+    plain = [json.loads((place / "config.json").read_text()) for place in (folder / "trials/0001", tmp_path)]
+    assert configs.differences(*plain) == []
+
+
+def test_each_trial_predicts(swept):
+    place = swept[0] / "trials" / "0003"
+    crystals = load(config(), configs.build_atom_table(config()))
+    table = pd.read_csv(place / "predictions.csv")
+    rows = [crystals.ids.tolist().index(id) for id in table["id"]]
+    predicted = Predictor.restore(place).predict_graphs(crystals.graphs)[rows, 0]
+    np.testing.assert_allclose(predicted, table["prediction"], rtol=1e-4)
+
+
+def test_the_table_has_a_row_per_trial(swept):
+    table = pd.read_csv(swept[0] / "results.csv")
+    assert table["trial"].tolist() == [0, 1, 2, 3, 4]
+    assert table["status"].tolist() == ["finished", "finished", "diverged", "finished", "finished"]
+    assert table["optimizer.learning_rate"].tolist() == [1e-2, 3e-3, 1e30, 1e-2, 1e-3]
+    assert np.isnan(table["model.init_scale"][0]) and table["model.init_scale"][1] == 0.1
+    # Adam's first step is 1e30 whatever the gradient; the second loss is beyond float32.
+    assert table["diverged_at"][2] == 1 and table["diverged_at"].isna().sum() == 4
+    assert np.isnan(table["val_mae"][2]) and np.isfinite(table[["val_mae", "test_mae", "seconds"]].to_numpy()[3]).all()
+    for number in (0, 1, 3, 4):
+        summary = SweepFolder(swept[0]).trial(number).summary()
+        assert table["val_mae"][number] == pytest.approx(summary["metrics"]["val"]["mae"], rel=1e-5)
+        assert table["best_epoch"][number] == summary["best_epoch"]
+    assert (swept[0] / "hyperparameters.png").stat().st_size > 10_000
+
+
+def test_another_sweep_is_refused_and_more_trials_are_welcome(swept):
+    folder = SweepFolder(swept[0])
+    plain = configs.to_dict(config())
+    with pytest.raises(ValueError, match=r"holds another sweep:\n  trial 1: .*0\.003.* -> .*0\.004"):
+        folder.claim(plain, {"trials": [TRIALS[0], TRIALS[1] | {"optimizer.learning_rate": 4e-3}, *TRIALS[2:]]})
+    with pytest.raises(ValueError, match="2 trials are gone"):
+        folder.claim(plain, {"trials": TRIALS[:3]})
+    with pytest.raises(ValueError, match="one searches a space and the other tries a list"):
+        folder.claim(plain, {"space": {}})
+    other = config()
+    other.train.epochs = 5
+    with pytest.raises(ValueError, match=r"train\.epochs: 4 -> 5"):
+        folder.claim(configs.to_dict(other), {"trials": TRIALS})
+    folder.claim(plain, {"trials": [*TRIALS, TRIALS[0] | {"train.seed": 9}]})
+
+
+def groups(overrides, begun, size):
+    trials = [make_trial(config(), number, changes) for number, changes in enumerate(overrides)]
+    return runner._groups(trials, begun, size)
+
+
+def test_trials_of_one_program_train_together():
+    assert groups(TRIALS, {}, 16) == [[0, 1, 2], [3, 4]]
+    assert groups(TRIALS, {}, 2) == [[0, 1], [2], [3, 4]]
+    # A population begun with another size stays as it is; its checkpoints hold just these.
+    assert groups(TRIALS, {0: [0, 1]}, 16) == [[0, 1], [2], [3, 4]]
+    # L2 is a part of the optimiser that is there or not; a batch size is a shape.
+    l2 = [{"optimizer.l2": value} for value in (0.0, 1e-3, 1e-2)]
+    assert groups([*l2, {"train.batch_size": 5}, {"model.dropout": 0.5}], {}, 16) == [[0, 4], [1, 2], [3]]
+
+
+def test_a_wrong_trial_is_named_before_anything_is_trained(tmp_path):
+    with pytest.raises(ValueError, match=r"trial 1 \(\{'model\.num_convs': -1\}\): config\.model\.num_convs must not"):
+        run_sweep(config(), [{}, {"model.num_convs": -1}], tmp_path, data=load)
+    assert not (tmp_path / "sweep.json").exists()
+    with pytest.raises(ValueError, match="population must be at least 1; got 0"):
+        run_sweep(config(), [{}], tmp_path, population=0, data=load)
+
+
+def test_what_another_process_trains_is_left_to_it(tmp_path):
+    folder = SweepFolder(tmp_path)
+    folder.claim(configs.to_dict(config()), {"trials": TRIALS[:3]})
+
+    def refuse(*arguments):
+        raise AssertionError("another process trains these")
+
+    with folder.lock("population_0000"):
+        assert not run_sweep(config(), TRIALS[:3], tmp_path, data=refuse)
