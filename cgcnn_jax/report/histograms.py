@@ -125,7 +125,9 @@ def value_histogram(values: Mapping[str, ArrayLike], *, name: str, unit: str) ->
     together = np.concatenate(list(known.values()))
     if not np.isfinite(together).all():
         raise ValueError(f"{name}: {int((~np.isfinite(together)).sum())} labels are not finite")
-    edges = np.histogram_bin_edges(together, bins=50)
+    # As many bins as the smallest split can fill without a comb of single crystals.
+    fewest = min(len(labels) for labels in known.values())
+    edges = np.histogram_bin_edges(together, bins=int(np.clip(np.sqrt(fewest), 10, 50)))
 
     figure = new_figure(6.4, 4.2)
     axes = figure.add_subplot()
