@@ -1,17 +1,26 @@
 # make train   set up, then train on the embedded demo crystals
 # make test    set up, then run the tests
+# make paper   the figures and tables of the CGCNN paper from the data sets in DATA (SIZE=quick, small or full)
 # make PYTHON=python3.13 train   chooses the interpreter (3.11 or newer)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/demo
+# make paper: folder of data sets of JSON lines, how much is trained, and where it goes
+DATA ?= $(CGCNN_DATA)
+SIZE ?= small
+PAPER ?= runs/paper_$(SIZE)
 # A file rather than the folder marks the environment as whole, so that an interrupted installation starts again.
 READY := $(VENV)/.installed
 
-.PHONY: train test test-slow lint lock clean
+.PHONY: train paper test test-slow lint lock clean
 
 train: $(READY)
 	$(BIN)/python -m experiments.train --config=configs/formation_energy.py --workdir=$(WORKDIR)
+
+paper: $(READY)
+	@test -n "$(DATA)" || { echo "make paper needs DATA=FOLDER, the folder of the data sets (docs/paper.md)"; exit 2; }
+	$(BIN)/python -m experiments.paper --data=$(DATA) --size=$(SIZE) --workdir=$(PAPER) $(FLAGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2

@@ -1,0 +1,111 @@
+"""The paper's kinds of figures of any finished runs."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from cgcnn_jax.data import elements
+from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.workdir import Workdir
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from cgcnn_jax.report.convergence import Point
+
+
+def joint_histograms(place: Workdir) -> "dict[str, Figure]":
+    """Predicted against calculated values of the judged split, by property (Figs. 2c, 3b, S4, S6).
+
+    Raises:
+      ValueError: If the run is not finished, or classifies.
+    """
+    from cgcnn_jax.report.histograms import joint_histogram
+
+    properties = _finished(place)["properties"]
+    table = _predictions(place)
+    if "probability_1" in table:
+        raise ValueError(f"{place.path} classifies: its figure is the ROC curve")
+    several = len(properties) > 1
+    return {
+        name: joint_histogram(
+            table[f"target:{name}" if several else "target"],
+            table[f"prediction:{name}" if several else "prediction"],
+            name=name,
+            unit=unit,
+        )
+        for name, unit in properties.items()
+    }
+
+
+def roc(place: Workdir, class_names: Sequence[str] | None = None) -> "Figure":
+    """ROC curve of a classification (Fig. 2d). Raises ValueError if the run is not finished, or is a regression."""
+    from cgcnn_jax.report.figures import roc_curve
+
+    _finished(place)
+    table = _predictions(place)
+    columns = [name for name in table if str(name).startswith("probability_")]
+    if not columns:
+        raise ValueError(f"{place.path} does not classify, so it has no ROC curve")
+    return roc_curve(table["target"], table[columns].to_numpy(), class_names=class_names)
+
+
+def convergence(places: Sequence[Workdir]) -> "Figure":
+    """Test error of runs with different numbers of training crystals, a line for each model.conv (Figs. 2b, S5).
+
+    Raises:
+      ValueError: If a run is not finished, has no test split or several properties, or two learn different ones.
+    """
+    from cgcnn_jax.report import convergence as drawn
+
+    series: dict[str, list[Point]] = {}
+    properties: dict[str, str] = {}
+    for place in places:
+        summary = _finished(place)
+        test, bounds = summary["metrics"].get("test") or {}, summary["intervals_95"].get("test") or {}
+        if len(summary["properties"]) != 1 or "mae" not in test:
+            raise ValueError(f"{place.path} has no test MAE of one property, which a learning curve is made of")
+        properties |= summary["properties"]
+        point = drawn.Point(summary["crystals"]["train"], test["mae"], tuple(bounds["mae"]))
+        series.setdefault(place.read_json("config.json")["model"]["conv"], []).append(point)
+    if len(properties) != 1:
+        raise ValueError(f"the runs of a learning curve must learn one property; these learn {', '.join(properties)}")
+    ((name, unit),) = properties.items()
+    return drawn.convergence(series, name=name, unit=unit)
+
+
+def contents(symbols: Sequence[Sequence[str]], atoms: Sequence[int]) -> "dict[str, Figure]":
+    """What crystals hold: number of elements, of atoms, and how often each element occurs (Figs. 2a, S2).
+
+    Args:
+      symbols: Elements of each crystal, each once.
+      atoms: In the cell of each.
+    """
+    from cgcnn_jax.report.histograms import count_histogram, element_histogram
+
+    return {
+        "elements": count_histogram([len(one) for one in symbols], label="elements in the crystal"),
+        "atoms": count_histogram(atoms, label="atoms in the cell"),
+        "occurrence": element_histogram(Counter(symbol for one in symbols for symbol in one)),
+    }
+
+
+def contents_of(crystals: Dataset) -> "dict[str, Figure]":
+    """`contents` of the crystals of a run."""
+    graphs = crystals.graphs
+    species = np.split(np.asarray(graphs.species), np.cumsum(graphs.n_node)[:-1])
+    symbols = [[elements.symbol(int(number)) for number in np.unique(one)] for one in species]
+    return contents(symbols, crystals.store.n_atom.tolist())
+
+
+def _finished(place: Workdir) -> dict:
+    if not place.is_finished:
+        raise ValueError(f"{place.path} holds no finished run (there is no summary.json)")
+    return place.summary()
+
+
+def _predictions(place: Workdir) -> pd.DataFrame:
+    return pd.read_csv(place.path / "predictions.csv", dtype={"id": str})
