@@ -29,8 +29,8 @@ MANY = 12
 def count_histogram(counts: ArrayLike, *, label: str, unit: str = "crystals") -> Figure:
     """How many crystals have 1, 2, 3, ... of something, such as elements or atoms.
 
-    Up to MANY there is a bar for every count, with its share above it; of more, bars of equal width, and a line at the
-    smallest count that 90 % of the crystals do not exceed.
+    Up to MANY there is a bar for every count, with its share above it (its height, if that is below 0.05 %); of more, bars
+    of equal width, and a line at the smallest count that 90 % of the crystals do not exceed.
 
     Args:
       counts: Whole numbers of at least 0, [n].
@@ -57,7 +57,8 @@ def count_histogram(counts: ArrayLike, *, label: str, unit: str = "crystals") ->
         axes.set_xticks(middles)
         for place, height in zip(middles, heights, strict=True):
             axes.annotate(
-                f"{height / len(values):.1%}",
+                # A share that rounds to 0.0 % would pass for none.
+                f"{height / len(values):.1%}" if height / len(values) >= 0.0005 else f"{height:,}",
                 (place, height),
                 xytext=(0, 2),
                 textcoords="offset points",

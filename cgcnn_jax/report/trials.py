@@ -12,7 +12,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from cgcnn_jax.report.figures import BLUE, VERMILLION, clean, new_figure, plain_numbers, plain_unit
 
 FEW = 8
-"""Different values up to which a hyperparameter gets a box for each; of more numbers there is a point for each trial."""
+"""Different values up to which a hyperparameter gets a box for each; of more numbers, and of fractions that hardly repeat,
+there is a point for each trial."""
 
 
 def varied(trials: pd.DataFrame) -> list[str]:
@@ -85,7 +86,9 @@ def _panel(axes: Axes, values: pd.Series, errors: np.ndarray) -> None:
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(float)
     is_number = np.isfinite(numbers).all() and values.dtype != bool
     kinds = sorted(values.unique().tolist(), key=lambda value: value if is_number else str(value))
-    if is_number and len(kinds) > FEW:
+    # Drawn from an interval, as an adaptive search does, hardly any two trials share a value to make a box of.
+    is_drawn = is_number and len(numbers) < 2 * len(kinds) and (numbers != np.round(numbers)).any()
+    if (is_number and len(kinds) > FEW) or is_drawn:
         axes.scatter(numbers, errors, s=16, color=BLUE, alpha=0.6, lw=0)
         if numbers.min() > 0 and numbers.max() > 20 * numbers.min():
             axes.set_xscale("log")

@@ -1,5 +1,6 @@
 """The figures and tables of the paper, each made from results; what the data cannot give says why."""
 
+import csv
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -257,16 +258,17 @@ def _hyperparameters(results: Results, entry: Entry) -> Entry:
     return replace(entry, pictures=[(results.draw(entry.name, figure), "")], caption=caption)
 
 
-def _perovskite_parity(model: str, published: float, what: str) -> Callable[[Results, Entry], Entry]:
+def _perovskite_parity(model: str, published: float) -> Callable[[Results, Entry], Entry]:
     def make(results: Results, entry: Entry) -> Entry:
         place = Workdir(_perovskites(results) / "models" / model)
         if not place.is_finished:
             raise Unavailable(f"{place.path} has no finished run")
-        summary = place.summary()
+        summary, used = place.summary(), place.read_json("config.json")["model"]
         ((name, figure),) = joint_histograms(place).items()
         caption = (
-            f"{what}, {summary['crystals']['train']:,} training and {summary['crystals']['test']:,} test crystals: test MAE "
-            f"{number(summary['metrics']['test']['mae'])} {summary['properties'][name]}. The paper has {number(published)} "
+            f"Heat of formation, {used['conv']} convolution and {used['pool']} pool, {summary['crystals']['train']:,} training "
+            f"and {summary['crystals']['test']:,} test crystals: test MAE {number(summary['metrics']['test']['mae'])} "
+            f"{summary['properties'][name]}. The paper has {number(published)} "
             "and calls the unit eV/atom; its labels are those of the 5-atom cell (docs/paper.md)."
         )
         return replace(entry, pictures=[(results.draw(entry.name, figure), caption)])
@@ -279,14 +281,18 @@ def _perovskite_elements(results: Results, entry: Entry) -> Entry:
 
 
 def _perovskite_search(results: Results, entry: Entry) -> Entry:
-    return _linked(results, entry, (), "The search for stable perovskites: counts.csv and found.csv of the study.")
+    linked = _linked(
+        results, entry, (), "The search for stable perovskites: found.csv of the study, whose page tells more."
+    )
+    header, *rows = csv.reader((_perovskites(results) / "found.csv").read_text().splitlines())
+    return replace(linked, header=header, rows=rows)
 
 
 def _linked(results: Results, entry: Entry, pictures: Sequence[str], what: str) -> Entry:
     """Copies of the study's pictures, and the way to its page."""
     folder = _perovskites(results)
     page = folder / "index.md"
-    lacking = [name for name in ("index.md", *pictures) if not (folder / name).exists()]
+    lacking = [name for name in ("index.md", "found.csv", *pictures) if not (folder / name).exists()]
     if lacking:
         raise Unavailable(f"{folder} has no {', '.join(lacking)}; the study there is not finished")
     for name in pictures:
@@ -326,7 +332,7 @@ PARTS: dict[str, Part] = {
     "figure_2d": Part("Figure 2d: metals and semiconductors", _roc, (_both("metal_classification"),)),
     "figure_3b": Part(
         "Figure 3b: perovskites, pooling that is linear in the sites",
-        _perovskite_parity("linear", 0.130, "Linear pooling, Eqs. S14-S15"),
+        _perovskite_parity("linear", 0.130),
     ),
     "figure_3cd": Part("Figure 3c, d: site energies by element", _perovskite_elements),
     "figure_s1": Part("Figure S1: crystal graphs of NaCl and KCl", _worked_example),
@@ -338,9 +344,7 @@ PARTS: dict[str, Part] = {
         _of(_curves, *CURVES[1:]),
         tuple(_both(name, is_curve=True) for name in CURVES[1:]),
     ),
-    "figure_s6": Part(
-        "Figure S6: perovskites, full pooling", _perovskite_parity("full", 0.099, "Full pooling, Eqs. S11-S13")
-    ),
+    "figure_s6": Part("Figure S6: perovskites, full pooling", _perovskite_parity("full", 0.099)),
     "table_s4": Part("Table S4: both convolutions", _table_s4, tuple(_both(name) for name in _REGRESSIONS)),
     "table_s5": Part("Table S5: perovskites found", _perovskite_search),
 }

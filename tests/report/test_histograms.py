@@ -16,7 +16,7 @@ def test_a_bar_stands_for_every_count_with_its_share() -> None:
     axes = histograms.count_histogram([1, 2, 2, 2, 5], label="elements").axes[0]
     # Nobody has 3 or 4, and their bars are there, of height 0.
     assert heights(axes) == [1, 3, 0, 0, 1]
-    assert [text.get_text() for text in axes.texts] == ["20.0%", "60.0%", "0.0%", "0.0%", "20.0%"]
+    assert [text.get_text() for text in axes.texts] == ["20.0%", "60.0%", "0", "0", "20.0%"]
     assert axes.get_xticks().tolist() == [1, 2, 3, 4, 5]
     assert axes.get_xlabel() == "elements" and axes.get_title(loc="left") == "n = 5"
 

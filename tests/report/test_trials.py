@@ -49,6 +49,15 @@ def test_many_numbers_are_points_on_a_logarithmic_axis() -> None:
     np.testing.assert_allclose(axes.collections[0].get_offsets(), np.stack([rates, 1 + rates], axis=1))
 
 
+def test_fractions_that_do_not_repeat_are_points_however_few() -> None:
+    trials = pd.DataFrame(
+        {"model.dropout": [0.013, 0.27, 0.19], "model.features": [8, 16, 32], "val_mae": [3.0, 1.0, 2.0]}
+    )
+    fractions, widths = hyperparameter_effects(trials, unit="").axes
+    np.testing.assert_allclose(fractions.collections[0].get_offsets(), [[0.013, 3], [0.27, 1], [0.19, 2]])
+    assert [label.get_text() for label in widths.get_xticklabels()] == ["8", "16", "32"]
+
+
 @pytest.mark.parametrize(
     ("trials", "columns", "message"),
     [

@@ -176,14 +176,21 @@ def test_the_perovskite_study_is_shown_and_linked(finished: Path, data: Path, tm
     results.perovskites = tmp_path / "perovskites"
     shutil.copytree(finished / "runs" / RUNS[2], results.perovskites / "models" / "linear")
     assert make(results, parts)
-    assert "perovskites has no index.md, a_site.png, b_site.png" in (tmp_path / "page" / "index.md").read_text()
+    assert (
+        "perovskites has no index.md, found.csv, a_site.png, b_site.png" in (tmp_path / "page" / "index.md").read_text()
+    )
     for name in ("index.md", "a_site.png", "b_site.png"):
         (results.perovskites / name).write_text(name)
+    (results.perovskites / "found.csv").write_text("formula,paper\nPbHfO3,0.1\n")
     assert make(results, parts)
     page = (tmp_path / "page" / "index.md").read_text()
-    assert "48 training and 16 test crystals: test MAE" in page and "The paper has 0.130" in page
+    assert (
+        "gated_norm convolution and mean pool, 48 training and 16 test crystals: test MAE" in page
+        and "The paper has 0.130" in page
+    )
     assert (tmp_path / "page" / "figure_3cd_a_site.png").read_text() == "a_site.png"
     assert page.count("[The perovskite study](../perovskites/index.md)") == 2
+    assert "| formula | paper |\n| --- | --- |\n| PbHfO3 | 0.1 |" in page
     assert "models/full has no finished run" in page
 
 

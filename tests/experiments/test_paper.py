@@ -1,0 +1,60 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.experiments.runs import ROOT, Run
+from tests.studies.paper_data import write_data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"), n_crystal=60, n_listed=60)
+
+
+def test_the_plan_names_the_runs_and_their_time(run: Run, data: Path, tmp_path: Path) -> None:
+    done = run("paper", f"--data={data}", f"--workdir={tmp_path}", "--size=quick", "--only=table_s4", "--plan")
+    lines = done.stdout.splitlines()
+    runs = [line.split()[0] for line in lines if "epochs" in line]
+    assert len(runs) == 14 and runs[:2] == ["formation_energy/gated_norm_36", "formation_energy/sum_36"]
+    # Properties of one folder follow one another; 14 runs take 12 s to start each, and no time beside that.
+    assert [line for line in lines if line.startswith("14 runs to do, about 3 minutes on two cores")]
+    assert len([line for line in lines if line.startswith("reading ")]) == 3
+    assert not (tmp_path / "runs").exists()
+
+
+def test_parts_without_runs_take_no_data_and_no_time(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    done = run("paper", f"--data={tmp_path / 'data'}", f"--workdir={tmp_path / 'out'}", "--only=figure_s1,figure_2a")
+    assert "0 runs to do" in done.stdout and "made figure_s1" in done.stdout
+    assert (tmp_path / "out" / "figure_s1.png").exists()
+    assert "no such folder; Formation energy has its crystals there" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_mistakes_are_told_in_one_line(run: Run, data: Path, tmp_path: Path) -> None:
+    done = run("paper", f"--data={data}", f"--workdir={tmp_path}", "--only=figure_9", status=1)
+    assert "--only must be all or some of table_i, figure_2a" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_signal_ends_in_the_status_that_says_go_on(data: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "experiments.paper", f"--data={data}", f"--workdir={tmp_path}"),
+            *("--size=full", "--only=figure_2c"),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    for _ in range(6000):
+        if any(file.read_text() for file in tmp_path.glob("runs/*/*/metrics.jsonl")):
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 75, err.decode()
+    assert b"the same command goes on" in out
