@@ -109,12 +109,7 @@ class Applicability:
         Raises:
           ValueError: If the run does not say which they were, or the data no longer hold them.
         """
-        ids = predictor.about.get("split", {}).get("train", [])
-        if not ids:
-            raise ValueError(
-                "this model does not say which crystals it was trained on, as imported ones do not; what it has seen "
-                "cannot be told"
-            )
+        ids = training_ids(predictor)
         index = crystals.places(ids, "training crystals")
         return cls.fit(predictor, ids, crystals.store.take(index), quantile=quantile)
 
@@ -127,11 +122,15 @@ class Applicability:
         """The k training crystals nearest to each pooled vector [n, d], fewer if there are not so many.
 
         Returns:
-          Euclidean distances of the vectors, ascending, f64[n, k], and places in `ids`, i64[n, k].
+          Euclidean distances of the vectors, ascending, f64[n, k], and places in `ids`, i64[n, k]. A vector that is not
+          finite is infinitely far from all.
         """
-        if not len(vectors):
-            return np.zeros((0, k)), np.zeros((0, k), np.int64)
-        return self._searched.kneighbors(vectors, n_neighbors=min(k, len(self.ids)))
+        k = min(k, len(self.ids))
+        distances, places = np.full((len(vectors), k), np.inf), np.zeros((len(vectors), k), np.int64)
+        is_finite = np.isfinite(vectors).all(axis=1)
+        if is_finite.any():
+            distances[is_finite], places[is_finite] = self._searched.kneighbors(vectors[is_finite], n_neighbors=k)
+        return distances, places
 
     def judge(self, graphs: CrystalGraphs, vectors: np.ndarray, k: int = 1) -> Judgement:
         """The k nearest training crystals, and the reasons for which a crystal lies outside.
@@ -210,6 +209,17 @@ class Applicability:
     @cached_property
     def _searched(self) -> "NearestNeighbors":
         return _search(self.vectors)
+
+
+def training_ids(predictor: Predictor) -> list[str]:
+    """The crystals that a run was trained on. Raises ValueError if it does not say, as imported models do not."""
+    ids = predictor.about.get("split", {}).get("train", [])
+    if not ids:
+        raise ValueError(
+            "this model does not say which crystals it was trained on, as imported ones do not; what it has seen cannot "
+            "be told"
+        )
+    return ids
 
 
 _BASE = 1000  # above every atomic number: two of them are written as one

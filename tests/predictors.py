@@ -1,11 +1,14 @@
 """Predictors with random weights, for tests of what is done with a trained network."""
 
+import functools
+
 import jax
 import numpy as np
 
 from cgcnn_jax.data import elements
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import WholeShells
+from cgcnn_jax.graph import PadBudget
 from cgcnn_jax.nn.basis import GaussianBasis
 from cgcnn_jax.nn.model import CGCNN, init_variables
 from cgcnn_jax.predict import Predictor
@@ -14,8 +17,11 @@ from cgcnn_jax.train.state import Weights
 
 ENERGY = TargetScaler("regression", ("energy",), ("eV/atom",), (-1.5,), (0.7,))
 CLASSES = TargetScaler.for_classes(np.array([0.0, 1.0]), "is_metal", 2)
+BUDGET = PadBudget(n_node=96, n_edge=1024, n_graph=16)
+"""One shape for the crystals of most tests, so that it is compiled once."""
 
 
+@functools.cache  # tests share what was compiled; make_predictor.__wrapped__ makes one that no test has used
 def make_predictor(
     *, conv: str = "gated_norm", pool: str = "site", scaler: TargetScaler = ENERGY, quotient: bool = True
 ) -> Predictor:
@@ -41,4 +47,6 @@ def make_predictor(
         lambda leaf: np.asarray(leaf + random.normal(0, 0.3, leaf.shape), np.float32), variables["params"]
     )
     weights = Weights(params, variables["batch_stats"], variables["constants"])
-    return Predictor(model, weights, scaler, Featurizer(WholeShells(num_neighbors=8), use_quotient=quotient), {})
+    predictor = Predictor(model, weights, scaler, Featurizer(WholeShells(num_neighbors=8), use_quotient=quotient), {})
+    predictor._budget = BUDGET
+    return predictor

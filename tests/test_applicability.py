@@ -61,6 +61,11 @@ def test_distances_and_threshold_by_hand(fitted: Applicability, predictor: Predi
     np.testing.assert_array_equal(found.neighbors, [[2, 1], [3, 4], [4, 3]])
     far = "far from every training crystal: 1.5, when 50% of these have one within 1"
     assert found.reasons == ("", far, far)
+    lost = hand.judge(graphs_of(predictor, *TRAIN[:2]), np.array([[np.nan], [2.9]]))
+    np.testing.assert_allclose(lost.distances, [[np.inf], [0.1]], rtol=1e-5)
+    assert lost.reasons[0].startswith("far from every training crystal: inf")
+    assert lost.reasons[1] == ""
+    assert hand.nearest(np.zeros((0, 1)), 9)[0].shape == (0, 5)
 
 
 def test_the_distances_of_training_crystals_leave_out_themselves(fitted: Applicability) -> None:

@@ -1,5 +1,7 @@
 """Predictor.inspect_graphs: what it returns belongs to the crystals asked about, and adds up to their predictions."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -26,8 +28,9 @@ def graphs_of(predictor, crystals) -> CrystalGraphs:
 
 @pytest.mark.parametrize("pool", ["mean", "softmax", "site"])
 def test_the_values_are_the_predictions_and_the_vectors_lead_to_them(crystals, pool):
-    predictor = make_predictor(pool=pool, quotient=False)
-    graphs = graphs_of(predictor, crystals)
+    predictor = make_predictor(pool=pool)
+    full = dataclasses.replace(predictor.featurizer, use_quotient=False)
+    graphs = concatenate([full(crystal).graphs for crystal in crystals])
     found = predictor.inspect_graphs(graphs)
     np.testing.assert_allclose(found.values, predictor.predict_graphs(graphs), rtol=1e-6)
     assert (found.sites is None) == (pool != "site")
@@ -66,7 +69,8 @@ def test_crystals_in_several_batches_keep_their_own(crystals, monkeypatch):
     whole = predictor.inspect_graphs(graphs_of(predictor, mixed))
     monkeypatch.setattr("cgcnn_jax.predict._BATCH_SIZE", 2)
     monkeypatch.setattr("cgcnn_jax.predict._GPU_BATCH_SIZE", 2)
-    again = make_predictor()
+    again = make_predictor.__wrapped__()
+    again._budget = None
     parts = again.inspect_graphs(graphs_of(again, mixed))
     assert again._budget.n_graph < len(mixed)  # or there would be one batch only
     assert whole.gates.shape == (len(graphs_of(predictor, mixed).distances), 2)
@@ -75,7 +79,8 @@ def test_crystals_in_several_batches_keep_their_own(crystals, monkeypatch):
 
 
 def test_batches_compile_once_and_prediction_stays_its_own_program(crystals):
-    predictor = make_predictor()
+    predictor = make_predictor.__wrapped__()
+    predictor._budget = None
     graphs = graphs_of(predictor, crystals)
     for _ in range(3):
         predictor.inspect_graphs(graphs)
