@@ -16,7 +16,14 @@ def blocks(page: Path) -> list[tuple[int, str]]:
     return [(text[: block.start()].count("\n") + 1, block[1]) for block in found]
 
 
-@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def trains(page: Path) -> bool:
+    """Whether the page trains a network, which takes a quarter of a minute or more."""
+    return any("run(" in text for _, text in blocks(page))
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * trains(page)) for page in TUTORIALS]
+)
 def test_the_blocks_of_the_tutorial_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

@@ -8,17 +8,38 @@ import pandas as pd
 import pytest
 from pymatgen.core import Structure
 
-from cgcnn_jax import Predictor
+from cgcnn_jax import Predictor, TargetScaler
+from cgcnn_jax import config as configs
 from cgcnn_jax.applicability import Applicability
-from tests.experiments.runs import TINY, Run, directory_flags
+from cgcnn_jax.nn.model import init_variables
+from cgcnn_jax.predict import describe
+from cgcnn_jax.train.checkpoint import Checkpoints
+from cgcnn_jax.train.optimizer import build_optimizer
+from cgcnn_jax.train.state import init_state
+from cgcnn_jax.workdir import Workdir
+from configs import base
+from tests.experiments.runs import Run
 
 
 @pytest.fixture(scope="module")
-def site_run(run: Run, cif_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    workdir = tmp_path_factory.mktemp("site") / "run"
-    site = ("--config.model.pool=site", "--config.model.crystal_layers=0", "--config.train.epochs=1")
-    run("train", *directory_flags(cif_folder), f"--workdir={workdir}", *TINY, *site)
-    return workdir
+def site_run(cif_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of a site model that was stopped after no step: random weights do as well here."""
+    config = base.get_config()
+    config.data.source, config.data.path, config.data.workers = "directory", str(cif_folder), 1
+    config.data.target, config.data.unit = "volume", "Å³/atom"
+    config.model.features, config.model.num_convs = 8, 2
+    config.model.pool, config.model.crystal_layers = "site", 0
+    scaler = TargetScaler("regression", ("volume",), ("Å³/atom",), (15.0,), (5.0,))
+    table = configs.build_atom_table(config)
+    variables = init_variables(configs.build_model(config, table.shape, 1), 0, table)
+    optimizer = build_optimizer(configs.build_optimizer_settings(config), lambda step: 0.0)
+    state = init_state(variables, optimizer, 1, averages=False)
+    workdir = Workdir(tmp_path_factory.mktemp("site"))
+    workdir.claim(configs.to_dict(config))
+    split = {"train": [f"x{n}" for n in range(4, 40)], "val": ["x0"], "test": ["x1", "x2", "x3"]}
+    with Checkpoints(workdir.checkpoints) as checkpoints:
+        checkpoints.save(state, describe(config, scaler, table.shape, split))
+    return workdir.path
 
 
 @pytest.fixture(scope="module")
@@ -91,26 +112,27 @@ def test_the_other_files_are_there(explained: Path) -> None:
         assert (explained / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_mean_pool_says_why_there_are_no_sites_and_moved_data_are_told(
-    run: Run, trained: Path, cif_folder: Path, tmp_path: Path
-) -> None:
+def test_moved_data_cost_the_neighbours_only(run: Run, site_run: Path, cif_folder: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "copy"
-    shutil.copytree(trained, workdir)
+    shutil.copytree(site_run, workdir)
+    (workdir / "applicability.npz").unlink(missing_ok=True)
     done = run(
         "interpret", f"--workdir={workdir}", f"--input={cif_folder / 'x1.cif'}", f"--config.data.path={tmp_path}/gone"
     )
-    assert "no sites.csv: this model pools by 'mean'" in done.stderr
-    assert "--config.model.pool=site" in done.stderr
-    assert "no neighbours.csv" in done.stderr
+    assert f"no neighbours.csv: {tmp_path}/gone" in done.stderr
     assert not (workdir / "applicability.npz").exists()
     written = {path.name for path in (workdir / "interpretation").iterdir()}
-    assert written == {"bonds.csv", "embeddings.csv", "gates.png"}  # one crystal spans no plane
+    assert written == {
+        "bonds.csv",
+        "embeddings.csv",
+        "gates.png",
+        "sites.csv",
+        "structures",
+    }  # one point spans no plane
 
 
-def test_mistakes_are_told_in_one_line(run: Run, tmp_path: Path) -> None:
+def test_an_output_that_is_a_file_is_told_in_one_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = run("interpret", "--workdir=nowhere", "--input=x", f"--output={tmp_path}/file", status=1)
     assert "is a file; name a folder" in done.stderr
-    done = run("interpret", "--workdir=nowhere", "--input=x", "--neighbors=0", status=2)
-    assert "neighbors" in done.stderr
     assert "Traceback" not in done.stderr
