@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train import metrics
 
@@ -57,9 +58,22 @@ def headline(scaler: TargetScaler, measured: dict[str, Any], bounds: dict[str, A
 
 
 def prediction_table(
-    scaler: TargetScaler, ids: Sequence[str], targets: np.ndarray, values: np.ndarray
+    scaler: TargetScaler,
+    ids: Sequence[str],
+    targets: np.ndarray,
+    values: np.ndarray,
+    crystals: Mapping[str, Sequence[Any]] | None = None,
 ) -> tuple[list[str], Iterator[list[Any]]]:
-    """Header and rows of predictions.csv: id, target, prediction; with several properties a pair of columns each."""
+    """Header and rows of predictions.csv: id, target, prediction; with several properties a pair of columns each.
+
+    Args:
+      scaler: Names the task and the properties.
+      ids: Of the crystals.
+      targets: Labels in units [n, n_target], NaN where unknown.
+      values: Predictions in units [n, n_target], or class probabilities [n, num_classes].
+      crystals: More columns, name -> a value per crystal; they come last.
+    """
+    more = crystals or {}
     if scaler.task == "classification":
         header = ["id", "target", "prediction", *(f"probability_{k}" for k in range(scaler.num_classes))]
         cells = np.column_stack([targets[:, 0], values.argmax(axis=1), values])
@@ -70,10 +84,20 @@ def prediction_table(
         header = ["id", *(f"{kind}:{name}" for name in scaler.names for kind in ("target", "prediction"))]
         cells = np.stack([targets, values], axis=2).reshape(len(targets), -1)
     rows = (
-        [id, *(None if np.isnan(cell) else float(f"{cell:.8g}") for cell in row)]
-        for id, row in zip(ids, cells, strict=True)
+        [
+            id,
+            *(None if np.isnan(cell) else float(f"{cell:.8g}") for cell in row),
+            *(column[n] for column in more.values()),
+        ]
+        for n, (id, row) in enumerate(zip(ids, cells, strict=True))
     )
-    return header, rows
+    return [*header, *more], rows
+
+
+def crystal_columns(crystals: Dataset, index: np.ndarray) -> dict[str, list[Any]]:
+    """What predictions.csv says of the crystals themselves: reduced formula, and atoms in the cell as it was given."""
+    formulas = crystals.formulas()
+    return {"formula": [formulas[i] for i in index], "n_atom": crystals.store.n_atom[index].tolist()}
 
 
 def pictures(scaler: TargetScaler, targets: np.ndarray, values: np.ndarray, split: str) -> "dict[str, Figure]":

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +263,8 @@ def judge(
     targets, values = crystals.targets[split[judged]], fitted.values[split[judged]]
     bounds = evaluation.measure_intervals(scaler, targets, values)
     ids = [crystals.ids[i] for i in split[judged]]
-    workdir.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values))
+    columns = evaluation.crystal_columns(crystals, split[judged])
+    workdir.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values, columns))
     records = workdir.records()
     seconds = seconds | fitted.seconds | {"evaluation": time.monotonic() - judge_began}
     total = time.monotonic() - began
@@ -275,13 +277,15 @@ def judge(
             "properties": dict(zip(scaler.names, scaler.units, strict=True)),
             "best_epoch": int(fitted.state.best_epoch),
             "parameters": count_parameters(setup.variables),
-            "crystals": {name: len(split[name]) for name in NAMES} | {"left_out": len(crystals.rejected)},
+            "crystals": _counts(crystals, split),
             # Of this session; epochs before a stop are in the sum of all.
             "seconds": seconds,
             "seconds_of_all_epochs": sum(record["seconds"] for record in records),
             "train_crystals_per_second": fitted.crystals_per_second,
+            "inference_crystals_per_second": fitted.inference_crystals_per_second,
             "padding": dict(zip(("nodes", "edges"), np.round(fitted.padding, 4).tolist(), strict=True)),
             "command": command,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             **environment(),
         },
     )
@@ -297,6 +301,12 @@ def judge(
         drawn = {}
     headline = evaluation.headline(scaler, measured[judged], bounds)
     return RunResult(workdir, True, False, workdir.summary(), judged, tuple(headline), tuple(drawn))
+
+
+def _counts(crystals: Dataset, split: Split) -> dict[str, int]:
+    """Crystals of each part, of none (a split may take a subset), and those that could not be used."""
+    counts = {name: len(split[name]) for name in NAMES}
+    return counts | {"unused": len(crystals) - sum(counts.values()), "left_out": len(crystals.rejected)}
 
 
 def _initial_variables(

@@ -5,7 +5,7 @@ split.json        ids of train, val and test
 rejected.csv      crystals left out (id, reason); only with data.on_error=skip
 metrics.jsonl     a line per epoch
 checkpoints/      orbax: the latest state, and one before
-predictions.csv   the test split, val if there is none, or else train: id, target, prediction
+predictions.csv   the test split, val if there is none, or else train: id, target, prediction, formula, n_atom
 summary.json      metrics, timings, hardware, versions
 *.png             pictures
 """

@@ -53,7 +53,8 @@ def main() -> None:
     workdir = Workdir(WORKDIR.value)
     folder = Workdir(workdir.path / f"evaluation_{name}")
     folder.path.mkdir(exist_ok=True)
-    folder.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values))
+    columns = evaluation.crystal_columns(crystals, index)
+    folder.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values, columns))
     folder.write_rejected(crystals.rejected)
     folder.save_figures(evaluation.pictures(scaler, targets, values, name))
     measured, bounds = (

@@ -98,6 +98,18 @@ def test_a_run_takes_the_crystals_and_the_split_it_is_given_and_prints_nothing(
     assert result.summary["metrics"]["test"]["mae"] == pytest.approx(error, rel=1e-6)
 
 
+def test_predictions_stand_beside_what_the_crystals_are(config: ConfigDict, crystals: Dataset, tmp_path: Path) -> None:
+    some = {"train": np.arange(15), "val": np.arange(15, 20), "test": np.array([29, 6])}
+    result = run(config, tmp_path, data=crystals, split=some)
+    rows = [line.split(",") for line in (tmp_path / "predictions.csv").read_text().splitlines()]
+    assert rows[0] == ["id", "target", "prediction", "formula", "n_atom"]
+    # By Pauling's electronegativity: B 2.04, C 2.55; helium has none and comes last.
+    assert [(row[0], *row[3:]) for row in rows[1:]] == [("6-5", "BC", "2"), ("2-3", "LiHe", "2")]
+    assert result.summary is not None
+    assert result.summary["crystals"] == {"train": 15, "val": 5, "test": 2, "unused": 8, "left_out": 0}
+    assert result.summary["inference_crystals_per_second"] > 0
+
+
 def test_a_stopped_run_says_so_and_goes_on_to_the_predictions_of_an_undisturbed_one(
     config: ConfigDict, crystals: Dataset, split: dict[str, np.ndarray], tmp_path: Path
 ) -> None:

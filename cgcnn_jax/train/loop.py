@@ -92,6 +92,8 @@ class Fit:
       is_finished: False if it was stopped from outside.
       seconds: Time spent compiling, training, validating and saving, this time.
       crystals_per_second: In training, compilation left out; NaN if nothing was trained.
+      inference_crystals_per_second: In the prediction of all crystals, whose graphs are made and whose program is
+        compiled; NaN if training was stopped.
       padding: Shares of nodes and edges of the last epoch that were padding.
     """
 
@@ -100,6 +102,7 @@ class Fit:
     is_finished: bool
     seconds: dict[str, float]
     crystals_per_second: float
+    inference_crystals_per_second: float
     padding: tuple[float, float]
 
 
@@ -196,8 +199,15 @@ def fit(
         if is_finished and int(state.best_epoch) < 0:
             raise Diverged(None)
         # Whoever asked to stop is waiting.
-        values = predict(state.best, all_plan) if is_finished else None
-        return Fit(state, values, is_finished, clock.seconds, n_timed / timed if timed else math.nan, padding)
+        values, inferred = None, math.nan
+        if is_finished:
+            # Compiled here if nothing was validated, so that the time of the next is that of inference alone.
+            predict(state.best, all_plan[:1])
+            began = time.perf_counter()
+            values = predict(state.best, all_plan)
+            inferred = len(values) / (time.perf_counter() - began)
+        trained = n_timed / timed if timed else math.nan
+        return Fit(state, values, is_finished, clock.seconds, trained, inferred, padding)
 
     for epoch in range(int(state.step) // steps_per_epoch, settings.epochs):
         if is_patience_over(int(state.best_epoch), epoch, settings.patience):
