@@ -97,7 +97,7 @@ def learning_curve(
             [best_epoch], [best], ls="", marker="o", ms=8, mfc="white", mec=VERMILLION, mew=1.8, label=label, zorder=5
         )
     _scale(axes, np.concatenate([value for _, value in drawn.values()]))
-    axes.set_ylabel(_metric_label(metric, unit), fontsize=12)
+    axes.set_ylabel(metric_label(metric, unit), fontsize=12)
     clean(axes)
     axes.legend(frameon=False, fontsize=10.5)
     lowest = axes
@@ -325,7 +325,8 @@ def _class_names(class_names: Sequence[str] | None, n_class: int) -> list[str]:
     return names
 
 
-def _metric_label(metric: str, unit: str) -> str:
+def metric_label(metric: str, unit: str) -> str:
+    """A metric as readers write it, with its unit: mae, eV -> MAE (eV)."""
     label = _METRICS.get(metric, metric.replace("_", " "))
     return f"{label} ({plain_unit(unit)})" if unit else label
 

@@ -1,0 +1,168 @@
+"""The report in a headless Chromium: opened from its file, without network."""
+
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+pytest.importorskip("bokeh", reason="the report needs bokeh: pip install cgcnn-jax[report]")
+pytest.importorskip("playwright", reason="the browser tests need playwright: pip install playwright")
+
+from playwright import sync_api
+
+from cgcnn_jax.report import page
+from tests.report.finished_runs import classes, regression, write_run
+from tests.report.test_page import HOSTILE
+
+DESKTOP = {"viewport": {"width": 1280, "height": 900}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+# Label of the lower axis, width and height of every plot's frame.
+FRAMES = """() => [...Bokeh.index].filter(view => view.frame).map(view =>
+  [view.model.below.map(part => part.axis_label?.text ?? "").join(""), view.frame.bbox.width, view.frame.bbox.height])"""
+# Where the first parity plot's worst point is on the screen.
+WORST = """() => {
+  for (const view of [...Bokeh.index])
+    for (const {data_source} of view.model.renderers ?? []) {
+      const data = data_source?.data
+      if (!data?.neighbours) continue
+      const place = data.id.indexOf("worst" + String.fromCharCode(60) + "/script>")
+      view.el.scrollIntoView({block: "center"})
+      const box = view.canvas_view.el.getBoundingClientRect()
+      return [box.left + view.frame.x_scale.compute(data.target[place]),
+              box.top + view.frame.y_scale.compute(data.prediction[place])]
+    }
+}"""
+# What tooltips say, and whether anything was made of it that is no text.
+TOOLTIPS = """() => {
+  const texts = []
+  const walk = root => {
+    for (const element of root.querySelectorAll("*")) {
+      if (element.matches("img[onerror], script") && root !== document) texts.push("INJECTED")
+      if (element.shadowRoot) {
+        if (element.matches(".bk-Tooltip")) texts.push(element.shadowRoot.textContent)
+        walk(element.shadowRoot)
+      }
+    }
+  }
+  walk(document)
+  return texts.join(" ")
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium of the machine, or that of playwright; skips where neither is installed."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for path in map(shutil.which, names) if path), None)
+    with sync_api.sync_playwright() as driver:
+        try:
+            # --no-sandbox: the tests may run as root, and the page is our own.
+            started = driver.chromium.launch(
+                executable_path=found,
+                args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
+            )
+        except sync_api.Error:
+            pytest.skip("no Chromium; install one: apt-get install chromium, or playwright install chromium")
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with every kind of plot: a run of numbers with hostile names, another of them, and one of classes."""
+    folder = tmp_path_factory.mktemp("report")
+    targets, values = regression(60)
+    values[7] = targets[7] + 3
+    ids = [f"id-{k}" for k in range(60)]
+    ids[: len(HOSTILE)], ids[7] = HOSTILE, "worst</script>"
+    columns = {
+        "formula": ["NaCl", '"><img src=x onerror=alert(4)>'] * 30,
+        "n_atom": [k % 9 + 1 for k in range(60)],
+        "nearest": ids,
+        "distance": np.linspace(0, 2, 60).round(3),
+    }
+    runs = [
+        write_run(folder / "one", targets, values, ids=ids, columns=columns),
+        write_run(folder / "two", *regression(60, seed=1), changes={"train.seed": 1}),
+        write_run(folder / "metal", *classes(), names=("is_metal",), units=("",), task="classification"),
+    ]
+    return page.write(runs, folder / "report.html")
+
+
+@pytest.fixture
+def opened(browser: Any, report: Path) -> Iterator[Callable[..., Any]]:
+    """opened(**settings) -> the page; nothing may be asked of the network, thrown, logged as an error or alerted."""
+    problems: list[str] = []
+    contexts = []
+
+    def start(**settings: Any) -> Any:
+        context = browser.new_context(offline=True, **settings)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("pageerror", lambda error: problems.append(f"error {error}"))
+        tab.on("dialog", lambda dialog: (problems.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        tab.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
+        tab.on("request", lambda request: None if request.url.startswith("file:") else problems.append(request.url))
+        tab.goto(report.as_uri())
+        tab.wait_for_function(
+            "window.Bokeh && [...Bokeh.index].filter(view => view.frame).length >= 12", timeout=60_000
+        )
+        tab.wait_for_function("Bokeh.documents.every(one => one.is_idle)", timeout=60_000)
+        tab.wait_for_timeout(300)
+        return tab
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def test_a_pointer_shows_id_and_formula_as_text(opened: Callable[..., Any]) -> None:
+    tab = opened(**DESKTOP)
+    assert tab.evaluate(TOOLTIPS) == ""
+    x, y = tab.evaluate(WORST)
+    tab.mouse.move(x - 2, y)
+    tab.mouse.move(x, y)
+    tab.wait_for_timeout(300)
+    shown = tab.evaluate(TOOLTIPS)
+    assert "worst</script>" in shown and '"><img src=x onerror=alert(4)>' in shown
+    assert "INJECTED" not in shown
+
+
+def test_a_phone_shows_the_page_without_scrolling_sideways_and_a_tap_shows_the_crystal(
+    opened: Callable[..., Any],
+) -> None:
+    tab = opened(**PHONE)
+    assert tab.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [390, 390]
+    frames = tab.evaluate(FRAMES)
+    assert max(width for _, width, _ in frames) <= 390
+    tab.touchscreen.tap(*tab.evaluate(WORST))
+    tab.wait_for_timeout(500)
+    assert "worst</script>" in tab.evaluate(TOOLTIPS)
+
+
+@pytest.mark.parametrize("settings", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_plots_of_two_equal_axes_are_square(opened: Callable[..., Any], settings: dict[str, Any]) -> None:
+    square = ("target ", "false positive rate", "recall", "predicted probability", "predicted class")
+    sizes = [frame for frame in opened(**settings).evaluate(FRAMES) if frame[0].startswith(square)]
+    assert len(sizes) == 2 + 4
+    for label, width, height in sizes:
+        assert width > 200 and abs(width - height) <= 1, label
+
+
+@pytest.mark.parametrize(("scheme", "is_dark"), [("light", False), ("dark", True)])
+def test_plots_follow_the_colours_of_the_page(opened: Callable[..., Any], scheme: str, is_dark: bool) -> None:
+    tab = opened(**DESKTOP, color_scheme=scheme)
+    # The middle of all that is drawn is background.
+    level = np.median(image(tab.locator("figure").nth(1).screenshot()))
+    assert (level < 0.2) if is_dark else (level > 0.9)
+
+
+def image(png: bytes) -> np.ndarray:
+    """Levels of the colours, 0 to 1."""
+    return imread(io.BytesIO(png))[..., :3]
