@@ -6,7 +6,7 @@ first one alone reads and writes the work directory, and tells the watcher more 
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
 from cgcnn_jax import evaluation
+from cgcnn_jax.applicability import Applicability
 from cgcnn_jax.data import dataset
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.dataset import Dataset
@@ -30,6 +31,10 @@ from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.loop import Fit, fit
 from cgcnn_jax.train.parallel import from_first_process, is_first_process
 from cgcnn_jax.workdir import Workdir, environment
+
+REPORT = "report.html"
+# Training crystals above which the search for the nearest would take an hour.
+_MOST_SEARCHED = 200_000
 
 Load = Callable[[ConfigDict, np.ndarray], Dataset]  # configuration and element table -> crystals
 
@@ -67,6 +72,7 @@ class RunResult:
       judged: The split that predictions.csv holds.
       headline: Lines for people about the errors on that split; empty if nothing was done.
       pictures: Names of the pictures drawn.
+      has_report: Whether REPORT was written.
     """
 
     workdir: Workdir
@@ -76,6 +82,7 @@ class RunResult:
     judged: str = ""
     headline: tuple[str, ...] = ()
     pictures: tuple[str, ...] = ()
+    has_report: bool = False
 
 
 def load_dataset(
@@ -112,6 +119,7 @@ def run(
     watcher: Watcher | None = None,
     command: str = "",
     began: float | None = None,
+    report: bool = True,
 ) -> RunResult:
     """Trains, judges and writes a run, or goes on with one that was stopped.
 
@@ -123,6 +131,7 @@ def run(
       watcher: Told of the progress.
       command: What the user typed, for the summary.
       began: `time.monotonic()` of the caller's start, if its preparations are to count in the summary's total.
+      report: Write report.html, and beside each prediction the nearest training crystal; both take some seconds.
 
     Raises:
       ValueError: If the configuration is wrong, the folder holds another run, or the data changed under this one.
@@ -195,7 +204,7 @@ def run(
         )
     if fitted.values is None:
         return RunResult(workdir, False)
-    return judge(workdir, setup, fitted, seconds, watcher, command, began)
+    return judge(workdir, setup, fitted, seconds, watcher, command, began, reports=report)
 
 
 def _was_finished(answer: bool = False) -> bool:
@@ -251,8 +260,9 @@ def judge(
     began: float,
     *,
     draws: bool = True,
+    reports: bool = False,
 ) -> RunResult:
-    """Writes predictions, summary and, where it draws, pictures of a finished training."""
+    """Writes predictions and summary of a finished training, and, where it draws and reports, pictures and the page."""
     assert fitted.values is not None
     crystals, split, scaler = setup.crystals, setup.split, setup.scaler
     judge_began = time.monotonic()
@@ -263,7 +273,7 @@ def judge(
     targets, values = crystals.targets[split[judged]], fitted.values[split[judged]]
     bounds = evaluation.measure_intervals(scaler, targets, values)
     ids = [crystals.ids[i] for i in split[judged]]
-    columns = evaluation.crystal_columns(crystals, split[judged])
+    columns: dict[str, Sequence[Any]] = {**evaluation.crystal_columns(crystals, split[judged])}
     workdir.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values, columns))
     records = workdir.records()
     seconds = seconds | fitted.seconds | {"evaluation": time.monotonic() - judge_began}
@@ -299,8 +309,46 @@ def judge(
     except Exception as error:
         watcher.message(f"no pictures were drawn ({type(error).__name__}: {error}); all numbers are in {workdir.path}")
         drawn = {}
+    has_report = False
+    if reports:
+        columns |= _nearest(workdir, crystals, split, judged, watcher)
+        workdir.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values, columns))
+        has_report = _report(workdir, watcher)
     headline = evaluation.headline(scaler, measured[judged], bounds)
-    return RunResult(workdir, True, False, workdir.summary(), judged, tuple(headline), tuple(drawn))
+    return RunResult(workdir, True, False, workdir.summary(), judged, tuple(headline), tuple(drawn), has_report)
+
+
+def _nearest(
+    workdir: Workdir, crystals: Dataset, split: Split, judged: str, watcher: Watcher
+) -> dict[str, Sequence[Any]]:
+    """Columns of predictions.csv: the nearest training crystal and the distance to it; none if that cannot be told."""
+    train = split["train"]
+    if judged == "train" or not 2 <= len(train) <= _MOST_SEARCHED:
+        return {}
+    try:
+        predictor = Predictor.restore(workdir.path)
+        seen = Applicability.fit(predictor, [crystals.ids[i] for i in train], crystals.store.take(train))
+        vectors = predictor.inspect_graphs(crystals.store.take(split[judged])).crystals
+        distances, places = seen.nearest(vectors)
+    except Exception as error:
+        watcher.message(f"distances to the training crystals are left out ({type(error).__name__}: {error})")
+        return {}
+    return {
+        "nearest": [seen.ids[place] for place in places[:, 0]],
+        "distance": [float(f"{distance:.6g}") for distance in distances[:, 0]],
+    }
+
+
+def _report(workdir: Workdir, watcher: Watcher) -> bool:
+    """Writes report.html; whatever that runs into, the run is finished."""
+    try:
+        from cgcnn_jax.report import page
+
+        page.write([workdir.path], workdir.path / REPORT)
+    except Exception as error:
+        watcher.message(f"no report was written ({type(error).__name__}: {error}); all numbers are in {workdir.path}")
+        return False
+    return True
 
 
 def _counts(crystals: Dataset, split: Split) -> dict[str, int]:

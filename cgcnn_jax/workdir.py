@@ -5,9 +5,11 @@ split.json        ids of train, val and test
 rejected.csv      crystals left out (id, reason); only with data.on_error=skip
 metrics.jsonl     a line per epoch
 checkpoints/      orbax: the latest state, and one before
-predictions.csv   the test split, val if there is none, or else train: id, target, prediction, formula, n_atom
+predictions.csv   the test split, val if there is none, or else train: id, target, prediction, formula, n_atom, and
+                  with the report the nearest training crystal and the distance to it
 summary.json      metrics, timings, hardware, versions
 *.png             pictures
+report.html       all of that on a page, docs/report.md
 """
 
 import contextlib

@@ -24,6 +24,8 @@ from experiments import cli, hosts
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; append :paper for the paper's preset.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/NAME of the configuration if not given.")
 
+WANTS_REPORT = flags.DEFINE_bool("report", True, "Write report.html and distances to the training crystals at the end.")
+
 
 def main() -> None:
     began = time.monotonic()
@@ -31,7 +33,7 @@ def main() -> None:
     config = _config_of(file)
     cli.prepare()
     # Imported after the flags are checked, so that a misspelt one is told at once.
-    from cgcnn_jax.run import run
+    from cgcnn_jax.run import REPORT, run
     from cgcnn_jax.train.parallel import is_first_process
     from experiments import data
     from experiments.watch import Silent, Terminal, say
@@ -40,7 +42,15 @@ def main() -> None:
     with hosts.connection():
         is_first = is_first_process()
         watcher = Terminal() if is_first else Silent()
-        result = run(config, path, data=data.load, watcher=watcher, command=_command(), began=began)
+        result = run(
+            config,
+            path,
+            data=data.load,
+            watcher=watcher,
+            command=_command(),
+            began=began,
+            report=WANTS_REPORT.value,
+        )
     workdir = result.workdir
     if not is_first:
         sys.exit(None if result.is_finished else cli.STOPPED)
@@ -59,6 +69,7 @@ def main() -> None:
     say(f"in {result.summary['seconds']['total']:.0f} s" + (f"; {rate:.0f} crystals/s in training\n" if rate else "\n"))
     python, folder = os.path.relpath(sys.executable), shlex.quote(str(workdir.path))
     files = ["summary.json", "predictions.csv", *(f"{name}.png" for name in result.pictures)]
+    files += [REPORT] * result.has_report
     say(f"results   {workdir.path}: {', '.join(files)}")
     say(f"predict   {python} -m experiments.predict --workdir={folder} --input=YOUR_CIFS")
     say(f"evaluate  {python} -m experiments.evaluate --workdir={folder}")

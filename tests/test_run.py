@@ -1,3 +1,4 @@
+import functools
 import json
 from collections.abc import Mapping
 from itertools import permutations
@@ -8,14 +9,20 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from cgcnn_jax import Predictor, evaluation
 from cgcnn_jax import config as configs
-from cgcnn_jax import evaluation
+from cgcnn_jax.applicability import Applicability
 from cgcnn_jax.data import dataset
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.dataset import Dataset
-from cgcnn_jax.run import RunResult, Watcher, run
+from cgcnn_jax.report import page
+from cgcnn_jax.run import RunResult, Watcher
+from cgcnn_jax.run import run as run_and_report
 from cgcnn_jax.scaling import TargetScaler
 from configs import formation_energy
+
+# Reports take seconds each.
+run = functools.partial(run_and_report, report=False)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +115,40 @@ def test_predictions_stand_beside_what_the_crystals_are(config: ConfigDict, crys
     assert result.summary is not None
     assert result.summary["crystals"] == {"train": 15, "val": 5, "test": 2, "unused": 8, "left_out": 0}
     assert result.summary["inference_crystals_per_second"] > 0
+
+
+def test_the_nearest_training_crystal_is_told_with_the_report(
+    config: ConfigDict, crystals: Dataset, tmp_path: Path
+) -> None:
+    split = {"train": np.arange(15), "val": np.arange(15, 20), "test": np.array([29, 6])}
+    result = run_and_report(config, tmp_path, data=crystals, split=split)
+    assert result.has_report and (tmp_path / "report.html").stat().st_size > 1e6
+    predictor = Predictor.restore(tmp_path)
+    vectors = predictor.inspect_graphs(crystals.graphs).crystals.astype(float)
+    lines = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert lines[0].endswith(",formula,n_atom,nearest,distance")
+    for line, crystal in zip(lines[1:], split["test"], strict=True):
+        apart = np.linalg.norm(vectors[split["train"]] - vectors[crystal], axis=1)
+        *_, nearest, distance = line.split(",")
+        assert nearest == crystals.ids[split["train"][apart.argmin()]]
+        assert float(distance) == pytest.approx(apart.min(), rel=1e-4)
+
+
+def test_distances_and_reports_that_fail_cost_no_finished_run(
+    config: ConfigDict, crystals: Dataset, split: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        assert (tmp_path / "summary.json").exists() and (tmp_path / "predictions.csv").exists()
+        raise ModuleNotFoundError("No module named 'bokeh'")
+
+    monkeypatch.setattr(Applicability, "fit", fail)
+    monkeypatch.setattr(page, "write", fail)
+    told = Told()
+    result = run_and_report(config, tmp_path, data=crystals, split=split, watcher=told)
+    assert result.is_finished and not result.has_report and result.summary is not None
+    assert told.messages[-2].startswith("distances to the training crystals are left out (ModuleNotFoundError")
+    assert told.messages[-1].startswith("no report was written (ModuleNotFoundError: No module named 'bokeh')")
+    assert (tmp_path / "predictions.csv").read_text().splitlines()[0] == "id,target,prediction,formula,n_atom"
 
 
 def test_a_stopped_run_says_so_and_goes_on_to_the_predictions_of_an_undisturbed_one(

@@ -71,7 +71,7 @@ def run_task(
             _check_digest(task, places, digest)
         split = configs.build_split(settings, crystals)
         watcher.message(f"{task.name}" + (f", fold {fold + 1} of {task.num_folds}" if task.num_folds > 1 else ""))
-        result = run(settings, place.path, data=crystals, split=split, watcher=watcher, command=command)
+        result = run(settings, place.path, data=crystals, split=split, watcher=watcher, command=command, report=False)
         if not result.is_finished:
             return None
         place.write_json(

@@ -50,5 +50,5 @@ def cif_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(run: Run, cif_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The work directory of a finished tiny run on that folder."""
     workdir = tmp_path_factory.mktemp("runs") / "volume"
-    run("train", *directory_flags(cif_folder), f"--workdir={workdir}", *TINY)
+    run("train", *directory_flags(cif_folder), f"--workdir={workdir}", *TINY, "--report")
     return workdir

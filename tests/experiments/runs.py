@@ -14,6 +14,7 @@ TINY = (
     "--config.model.features=8",
     "--config.model.num_convs=2",
     "--config.data.workers=1",
+    "--noreport",
 )
 
 

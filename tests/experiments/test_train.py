@@ -34,13 +34,16 @@ def test_a_run_leaves_everything_that_the_readme_names(trained: Path) -> None:
         "summary.json",
         "learning_curve.png",
         "parity.png",
+        "report.html",
     }
     assert len((trained / "metrics.jsonl").read_text().splitlines()) == 3
 
 
 def test_the_summary_agrees_with_the_predictions_it_stands_beside(trained: Path) -> None:
     rows = read_csv(trained / "predictions.csv")
-    assert [row["id"] for row in rows] == json.loads((trained / "split.json").read_text())["test"]
+    split = json.loads((trained / "split.json").read_text())
+    assert [row["id"] for row in rows] == split["test"]
+    assert {row["nearest"] for row in rows} <= set(split["train"])
     target, prediction = (np.array([float(row[key]) for row in rows]) for key in ("target", "prediction"))
     summary = json.loads((trained / "summary.json").read_text())
     assert summary["metrics"]["test"]["mae"] == pytest.approx(regression_metrics(target, prediction)["mae"], rel=1e-6)
