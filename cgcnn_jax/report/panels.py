@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cgcnn_jax.report import classes, plots, residuals
-from cgcnn_jax.report.figures import axis_label, metric_label
+from cgcnn_jax.report.figures import axis_label, metric_label, square_limits
 from cgcnn_jax.report.finished import FinishedRun
 from cgcnn_jax.train import metrics
 
@@ -154,7 +154,8 @@ def predictions(runs: Sequence[FinishedRun], name: str, unit: str, budget: float
     frames = {key: frame for key, frame in frames.items() if len(frame)}
     if not frames:
         return Panel("Predictions", ("No crystal has a label and a finite prediction.",))
-    limits = plots.square_limits(*frames.values())
+    every = pd.concat(frames.values())
+    limits = square_limits(every["target"].to_numpy(), every["prediction"].to_numpy())
     figures, notes = {}, []
     for run in runs:
         if run.name not in frames:
@@ -325,7 +326,7 @@ def extremes(runs: Sequence[FinishedRun], name: str, unit: str) -> Panel:
                 ("n_atom", "atoms", "{:.0f}"),
                 ("target", "target", "{:.5g}"),
                 ("prediction", "predicted", "{:.5g}"),
-                ("error", f"error ({unit})" if unit else "error", "{:+.3g}"),
+                ("error", metric_label("error", unit), "{:+.3g}"),
                 ("certainty", "probability of the true class", "{:.4f}"),
                 ("nearest", "nearest in training", "{}"),
                 ("distance", "distance to it", "{:.3g}"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cgcnn_jax.report.figures import PALETTE, axis_label
+from cgcnn_jax.report.figures import PALETTE, axis_label, square_limits
 from cgcnn_jax.report.periodic import SYMBOLS, table_cell
 
 try:
@@ -122,13 +122,14 @@ def parity(
       unit: Of both.
       limits: Of both axes, so that plots can be compared; by default those of these points.
     """
-    low, high = limits or square_limits(frame)
+    low, high = limits or square_limits(frame["target"].to_numpy(), frame["prediction"].to_numpy())
     label = axis_label(name, unit)
     plot = _figure(f"target {label}", f"predicted {label}", x_range=Range1d(low, high), y_range=Range1d(low, high))
     _square(plot)
     color: Any = PALETTE[0]
     if frame["neighbours"].sum() > len(frame) and len(frame) > _DENSE:
-        mapper = LogColorMapper(Viridis256[:230], low=1, high=max(2, int(frame["neighbours"].max())))
+        # Neither end is lost on a white or a dark page.
+        mapper = LogColorMapper(Viridis256[90:245], low=1, high=max(2, int(frame["neighbours"].max())))
         color = {"field": "neighbours", "transform": mapper}
         plot.add_layout(_color_bar(mapper, "crystals in the cell of a point", LogTicker(desired_num_ticks=5)), "below")
     plot.line([low, high], [low, high], color=GREY, line_dash="dashed", line_width=1.5)
@@ -159,14 +160,6 @@ def parity(
     rows = [("id", "@id"), *((title, f"@{column}{form}") for title, column, form in known)]
     _point_at(plot, rows, [points])
     return plot
-
-
-def square_limits(*frames: pd.DataFrame) -> tuple[float, float]:
-    """Limits of a parity plot that shows all targets and predictions of some frames."""
-    values = np.concatenate([frame[["target", "prediction"]].to_numpy().ravel() for frame in frames])
-    low, high = float(values.min()), float(values.max())
-    margin = 0.04 * (high - low) or 0.5
-    return low - margin, high + margin
 
 
 def element_table(table: pd.DataFrame, *, label: str, highest: float | None = None) -> Figure:
