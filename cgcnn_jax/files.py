@@ -2,10 +2,15 @@
 
 import contextlib
 import fcntl
+import io
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -25,6 +30,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes text as UTF-8; see write_bytes."""
     write_bytes(path, text.encode())
+
+
+def write_figure(path: Path, figure: "Figure") -> None:
+    """Writes a PNG of 150 dots an inch; see write_bytes."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    write_bytes(path, content.getvalue())
 
 
 @contextlib.contextmanager

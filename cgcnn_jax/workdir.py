@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.data.crystal import Rejected
-from cgcnn_jax.files import locked, write_text
+from cgcnn_jax.files import locked, write_figure, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,10 +108,8 @@ class Workdir:
 
     def save_figures(self, figures: "Mapping[str, Figure]") -> None:
         """Writes NAME.png for each."""
-        from cgcnn_jax.report.figures import save
-
         for name, figure in figures.items():
-            save(figure, self.path / f"{name.replace('/', '_')}.png")
+            write_figure(self.path / f"{name.replace('/', '_')}.png", figure)
 
     def records(self) -> list[dict[str, Any]]:
         """The epochs so far; a line cut short by a kill is left out."""

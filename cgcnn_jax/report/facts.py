@@ -31,7 +31,7 @@ def setup(runs: Sequence[FinishedRun]) -> Panel:
             "crystals from": _source,
             "train / val / test": lambda run: " / ".join(f"{run.summary['crystals'][name]:,}" for name in NAMES),
             "split": _split,
-            "in no split": lambda run: _count(run.summary["crystals"].get("unused")),
+            "unused, in no split": lambda run: _count(run.summary["crystals"].get("unused")),
             "left out": lambda run: _count(run.summary["crystals"].get("left_out")),
             "graph": _graph,
             "network": _network,

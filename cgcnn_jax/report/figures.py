@@ -4,7 +4,6 @@ Every function returns a matplotlib Figure made without pyplot, so no window, ba
 Colours are those of Okabe and Ito, told apart by readers with any colour vision.
 """
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn import metrics as sklearn_metrics
 
-from cgcnn_jax.files import write_bytes
+from cgcnn_jax.files import write_figure
 from cgcnn_jax.train.metrics import known_classes, known_values, regression_metrics
 
 try:
@@ -263,9 +262,7 @@ def confusion_matrix(
 
 def save(figure: Figure, path: str | Path) -> None:
     """Writes a PNG of 150 dots an inch, whole or not at all: a failure leaves what was at path."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    write_bytes(Path(path), content.getvalue())
+    write_figure(Path(path), figure)
 
 
 def finite_values(target: ArrayLike, prediction: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -5,11 +5,10 @@ html = page.page(finished.read_all(["runs/a", "runs/b"]))
 """
 
 from collections.abc import Sequence
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from cgcnn_jax import __version__
 from cgcnn_jax.files import write_text
 from cgcnn_jax.report import facts, finished, panels
 from cgcnn_jax.report.figures import axis_label
@@ -73,7 +72,7 @@ def page(runs: Sequence[FinishedRun]) -> str:
         sections=sections,
         places=places,
         commands=facts.commands(runs),
-        version=__version__,
+        version=metadata.version("cgcnn-jax"),
         # Bokeh's own code and its JSON, in which it escapes texts; all else goes through jinja's escaping.
         library=Markup(Resources(mode="inline", components=["bokeh"]).render_js()),
         script=Markup(script),
