@@ -1,8 +1,7 @@
-r"""Site energies of perovskites: the network of the paper's section on them, for the study of all of it.
+r"""Energies of the sites of cubic perovskites ABX3. Paper, Fig. 3, Eqs. 4 and S14-S15: MAE 0.130.
 
-  python -m experiments.perovskites --data=DATA --workdir=runs/perovskites
-
-Table II one-hot atoms, ten distance bins, Eq. 4, site pooling (S14-S15). The paper's error: 0.130.
+  python -m experiments.perovskites --config=configs/perovskite_sites.py --data=DATA --workdir=runs/perovskites
+Table II one-hot atoms, ten distance bins, three convolutions. The study trains it with full pooling (0.099) as well.
 """
 
 from ml_collections import ConfigDict

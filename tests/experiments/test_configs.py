@@ -25,6 +25,7 @@ def test_every_property_of_the_paper_has_a_configuration() -> None:
         "formation_energy",
         "metal_classification",
         "perovskite",
+        "perovskite_sites",
         "poisson_ratio",
         "shear_modulus",
     ]

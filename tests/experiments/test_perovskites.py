@@ -9,7 +9,7 @@ import pytest
 
 from cgcnn_jax.run import Watcher, load_dataset
 from cgcnn_jax.studies.perovskites.energies import by_element
-from cgcnn_jax.studies.perovskites.study import Study, run_study
+from cgcnn_jax.studies.perovskites.study import Study, _thinned, run_study
 from configs import perovskite_sites
 from tests.experiments.runs import Run
 from tests.studies.perovskite_cells import ON_A, ON_B, write_cells
@@ -121,11 +121,21 @@ def test_the_command_finds_the_same_study_finished(run: Run, study, data):
     assert {path.name: path.read_bytes() for path in study.folder.glob("*.csv")} == before
 
 
+def test_a_quick_look_takes_crystals_from_all_over_the_data():
+    assert _thinned(list(range(101)), 5) == [0, 25, 50, 75, 100]
+    assert _thinned([1, 2, 3], 0) == _thinned([1, 2, 3], 3) == [1, 2, 3]
+
+
 def test_what_cannot_be_studied_is_told(config, data, tmp_path):
     other = config.copy_and_resolve_references()
     with other.unlocked():
         other.data.target, other.data.unit = f"{LABEL},heat_all_eV_per_cell", "eV,eV"
     with pytest.raises(ValueError, match="the study is of one energy"):
+        run_study(other, tmp_path)
+    with other.unlocked():
+        other.data.target, other.data.unit = LABEL, "eV"
+        other.split.kind, other.split.ratios = "ratio", (0.8, 0.2, 0.0)
+    with pytest.raises(ValueError, match="the split has none"):
         run_study(other, tmp_path)
     salt = tmp_path / "salt.jsonl"
     salt.write_text(
@@ -133,6 +143,6 @@ def test_what_cannot_be_studied_is_told(config, data, tmp_path):
         f'"frac_coords": [[0,0,0],[0.5,0.5,0.5]], "properties": {{"{LABEL}": 1.0}}}}\n'
     )
     with other.unlocked():
-        other.data.target, other.data.unit, other.data.path = LABEL, "eV", str(salt)
+        other.data.path = str(salt)
     with pytest.raises(ValueError, match="none of 1 crystals is a cubic ABX3 perovskite"):
         run_study(other, tmp_path)

@@ -113,6 +113,12 @@ def trends(elements_table: pd.DataFrame, energy: str = "energy") -> pd.DataFrame
     return pd.DataFrame([{"site": site, "name": name, **row} for site, name, row in rows])
 
 
+def least_stable(elements_table: pd.DataFrame, site: str, symbols: Iterable[str]) -> dict[str, int]:
+    """Places of elements on a site, 1 being the highest energy."""
+    order = elements_table[elements_table["site"] == site].sort_values("energy", ascending=False)["element"].tolist()
+    return {symbol: 1 + order.index(symbol) for symbol in symbols if symbol in order}
+
+
 def _correlation(table: pd.DataFrame, column: str, claim: str, sign: int) -> dict[str, Any]:
     """Rank correlation of the energy with a property; sign 0 expects nothing."""
     known = table.dropna(subset=[column])
@@ -163,9 +169,3 @@ def _properties(symbol: str) -> dict[str, float]:
         "covalent_radius": math.nan if radius is None else float(radius) / 100,
         "ionic_radius": ionic or math.nan,
     }
-
-
-def least_stable(elements_table: pd.DataFrame, site: str, symbols: Iterable[str]) -> dict[str, int]:
-    """Places of elements on a site, 1 being the highest energy."""
-    order = elements_table[elements_table["site"] == site].sort_values("energy", ascending=False)["element"].tolist()
-    return {symbol: 1 + order.index(symbol) for symbol in symbols if symbol in order}

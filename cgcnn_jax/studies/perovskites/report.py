@@ -38,7 +38,7 @@ def markdown(
         "The section on perovskites of Xie & Grossman (2018): Figure 3, Eqs. S14-S15, Table S5.\n"
         f"{len(study.crystals):,} crystals ABX₃, {int(study.crystals[label].notna().sum()):,} with the label "
         f"`{label}` ({unit}).",
-        f"`{command}`\n\n{hardware['processor']}, {hardware['cores']} cores ({hardware['platform']}), commit "
+        f"`{command}`\n\n{hardware['processor']}, cores: {hardware['cores']} ({hardware['platform']}), commit "
         f"{summary['commit']}. Tables: errors.csv, crystals.csv, elements.csv, trends.csv, counts.csv, found.csv.",
         "## Errors",
         _errors(study, unit),
@@ -127,11 +127,11 @@ def _errors(study: "Study", unit: str) -> str:
             row.pooling,
             row.convolution,
             f"**{row.mae:.4f}** ({row.low:.4f} to {row.high:.4f})",
-            "" if row.published is None or math.isnan(row.published) else f"{row.published:.3f}",
+            _number(row.published, 3),
             f"{row.rmse:.4f}",
             f"{row.r2:.3f}",
-            f"{row.val_mae:.4f}",
-            f"{row.train_mae:.4f}",
+            _number(row.val_mae, 4),
+            _number(row.train_mae, 4),
             f"{row.parameters:,}",
             f"{row.seconds_to_train:.0f}",
         ]
@@ -217,8 +217,8 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (headers, ["---"] * len(headers), *rows))
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"  # no -0.00
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None or math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"  # no -0.00
 
 
 def _p(value: float) -> str:

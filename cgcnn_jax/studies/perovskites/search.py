@@ -21,7 +21,7 @@ PUBLISHED = {
 }
 """Counts of the paper."""
 PUBLISHED_ENERGIES = {"InTaO3": -0.16, "SnTaO3": 0.0, "PbHfO3": 0.1}
-"""Of its Table S5, those that are told from the crystals here."""
+"""Some of its Table S5."""
 
 
 def is_candidate(crystals: pd.DataFrame) -> pd.Series:

@@ -116,8 +116,8 @@ def run_study(
       What was found; None if the watcher stopped it, and the same call goes on.
 
     Raises:
-      ValueError: If the configuration is wrong or of several properties, there is no perovskite, or the folder holds models
-        of another configuration or of other data.
+      ValueError: If the configuration is wrong or of several properties, there is no perovskite or none to test on, or the
+        folder holds models of another configuration or of other data.
     """
     watcher = watcher or Watcher()
     settings = {model.name: _settings(config, model) for model in models}
@@ -136,11 +136,14 @@ def run_study(
     settle(rejected, len(entries), config.data.on_error)
     perovskites = [entry for entry in entries if not isinstance(entry, Rejected) and entry.id in sites]
     labelled = load(settings["linear"], configs.build_atom_table(settings["linear"]), perovskites)
+    split = configs.build_split(settings["linear"], labelled)
+    if not len(split["test"]):
+        raise ValueError("the study judges its models on test crystals, and the split has none (config.split)")
     for name, place in places.items():
         if watcher.should_stop():
             return None
         watcher.message(f"\n{name}: {settings[name].model.pool} pooling, Eq. {_equation(settings[name])}")
-        result = run(settings[name], place.path, data=labelled, watcher=watcher, command=command)
+        result = run(settings[name], place.path, data=labelled, split=split, watcher=watcher, command=command)
         if not result.is_finished:
             return None
         for line in result.headline:
@@ -148,9 +151,8 @@ def run_study(
 
     label = targets[0]
     crystals = crystals.join(_judged(places, perovskites, labelled, sites))
-    split = places["linear"].read_json("split.json")
-    crystals.insert(4, "split", crystals.index.map({id: name for name, ids in split.items() for id in ids}))
-    crystals["split"] = crystals["split"].fillna("")
+    part = {labelled.ids[i]: name for name, index in split.items() for i in index}
+    crystals.insert(4, "split", [part.get(id, "") for id in crystals.index])
     unit = configs.units(settings["linear"])[0]
     return _write(folder, crystals, label, unit, models, places, rejected, command)
 
