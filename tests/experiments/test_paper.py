@@ -34,11 +34,6 @@ def test_parts_without_runs_take_no_data_and_no_time(run: Run, tmp_path: Path) -
     assert "no such folder; Formation energy has its crystals there" in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_mistakes_are_told_in_one_line(run: Run, data: Path, tmp_path: Path) -> None:
-    done = run("paper", f"--data={data}", f"--workdir={tmp_path}", "--only=figure_9", status=1)
-    assert "--only must be all or some of table_i, figure_2a" in done.stderr and "Traceback" not in done.stderr
-
-
 @pytest.mark.slow
 def test_a_signal_ends_in_the_status_that_says_go_on(data: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
