@@ -4,9 +4,10 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from absl import flags
@@ -14,10 +15,14 @@ from ml_collections import ConfigDict
 
 from experiments import allocator, compilation
 
+_SECONDS_FOR_SCHEDULER = 60  # in which a scheduler that restarts is back
 STOPPED = 75  # exit status of a run that was stopped and can go on; EX_TEMPFAIL of sysexits.h
 
 ALLOCATOR = flags.DEFINE_enum("allocator", "tuned", ["tuned", "default"], "Memory settings (Linux CPU); default: none.")
 COMPILED = flags.DEFINE_bool("keep_compiled", True, "Keep compiled programs in the user's cache folder.")
+SCHEDULER = flags.DEFINE_string(
+    "scheduler", "", "Workers elsewhere: the address of a Dask scheduler, or mpi; empty for processes here."
+)
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error came from.")
 
 
@@ -64,13 +69,97 @@ def prepare() -> None:
         compilation.keep_compiled_programs()
 
 
-def executor(workers: int) -> Executor | None:
-    """A process pool of so many workers, 0 for all cores; None if one process does as well."""
+def executor(workers: int, scheduler: str = "") -> Executor | None:
+    """Workers that build graphs; None if one process does as well.
+
+    Args:
+      workers: Processes on this machine, 0 for all cores.
+      scheduler: As --scheduler, which then decides.
+
+    Raises:
+      ValueError: If the package for the scheduler is missing.
+      OSError: If there is no scheduler at the address.
+    """
+    if not scheduler and _count(workers) == 1:
+        return None
+    return hire(workers, scheduler)[0]
+
+
+def hire(workers: int, scheduler: str = "") -> tuple[Executor, int | Callable[[], int]]:
+    """Workers, at least one, and how many tasks they do at a time, or what tells it; see executor."""
+    if scheduler == "mpi":
+        return _mpi()
+    if scheduler:
+        return _dask(scheduler)
+    count = _count(workers)
+    # Spawned, not forked: a fork of a process that runs jax can deadlock.
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin_worker), count
+
+
+def _count(workers: int) -> int:
     # Those this process may use, which on a cluster are fewer than the machine has.
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = workers or available
-    # Spawned, not forked: a fork of a process that runs jax can deadlock.
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn")) if count > 1 else None
+    return workers or available
+
+
+def _begin_worker() -> None:
+    """Leaves signals to the process that began the workers, and ends with it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+
+    def wait_for_its_end() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait_for_its_end, daemon=True).start()
+
+
+def _dask(address: str) -> tuple[Executor, Callable[[], int]]:
+    try:
+        from distributed import Client
+        from distributed.cfexecutor import ClientExecutor
+    except ImportError as error:
+        raise ValueError(
+            "--scheduler=ADDRESS needs the package distributed: pip install 'cgcnn-jax[cluster]'"
+        ) from error
+
+    class Cluster(ClientExecutor):
+        """Dask's executor, with the signature of the standard library's, and a client of its own."""
+
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=wait and not cancel_futures)
+            self._client.close()
+
+    try:
+        client = Client(address, timeout=_SECONDS_FOR_SCHEDULER, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise OSError(f"--scheduler={address}: no Dask scheduler answers there ({error})") from error
+
+    def threads() -> int:
+        # Workers come and go. A scheduler that does not answer now has its say when a task is handed in.
+        try:
+            return sum(client.nthreads().values())
+        except OSError:
+            return 1
+
+    # Not pure: Dask takes equal tasks for one.
+    return Cluster(client, pure=False), threads
+
+
+def _mpi() -> tuple[Executor, int]:
+    try:
+        from mpi4py import MPI
+        from mpi4py.futures import MPIPoolExecutor
+    # ImportError without the package, RuntimeError without an MPI library.
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(
+            f"--scheduler=mpi needs mpi4py and an MPI library: pip install 'cgcnn-jax[mpi]' ({error})"
+        ) from error
+    count = MPI.COMM_WORLD.Get_size() - 1
+    if count < 1:
+        raise ValueError("--scheduler=mpi: start it as mpiexec -n N python -m mpi4py.futures -m experiments.NAME ...")
+    return MPIPoolExecutor(), count
 
 
 @contextlib.contextmanager

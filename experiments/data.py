@@ -21,7 +21,7 @@ from experiments import cli
 
 def load(config: ConfigDict, atom_table: np.ndarray, entries: Iterable[Entry | Rejected] | None = None) -> Dataset:
     """The configured crystals, or those of `entries`. Raises DataError for what cannot be used."""
-    executor = cli.executor(config.data.workers)
+    executor = cli.executor(config.data.workers, cli.SCHEDULER.value)
     try:
         with tqdm(desc="building graphs", unit="crystal", leave=False, file=sys.stderr) as bar:
 

@@ -1,8 +1,10 @@
 import subprocess
 import sys
+import time
 
 import pytest
 
+from experiments import cli
 from tests.experiments.runs import ROOT
 
 SCRIPT = """
@@ -30,3 +32,24 @@ def test_a_signal_before_training_ends_in_the_status_that_says_whether_to_go_on(
     assert done.returncode == status
     assert ("the same command goes on" in done.stderr) == goes_on
     assert "Traceback" not in done.stderr
+
+
+def test_a_dask_scheduler_gives_an_executor_that_does_equal_tasks_twice() -> None:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
+    ) as cluster:
+        executor, count = cli.hire(0, cluster.scheduler_address)
+        assert callable(count)
+        assert count() == 2
+        # Not pow: what counts is that it is called, not that its value is known.
+        first, second = (executor.submit(time.monotonic_ns) for _ in range(2))
+        assert first.result() != second.result()
+        executor.shutdown(cancel_futures=True)
+
+
+def test_one_process_needs_no_workers_but_a_crew_has_one() -> None:
+    assert cli.executor(1) is None
+    executor, count = cli.hire(1)
+    assert count == 1
+    executor.shutdown()
