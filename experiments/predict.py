@@ -2,10 +2,12 @@
 
 python -m experiments.predict --workdir=DIR --input=FILE_OR_FOLDER [--input=...] [--output=predictions.csv]
 
-Inputs are CIF or POSCAR files, folders of them (an id_prop.csv is not needed), or .jsonl(.gz) files.
+Inputs are CIF or POSCAR files, folders of them (an id_prop.csv is not needed), .jsonl(.gz) files, or files of Matbench,
+CDVAE and ase.
 The output has a row per structure, in input order; a structure without prediction has a reason instead.
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -22,6 +24,7 @@ WORKERS = flags.DEFINE_integer("workers", 0, "Processes that read structures; 0 
 
 def main() -> None:
     cli.prepare()
+    from cgcnn_jax.data.sources import read_input
     from cgcnn_jax.files import write_text
     from cgcnn_jax.predict import Predictor
     from experiments import data
@@ -32,10 +35,11 @@ def main() -> None:
     if output and output.is_dir():
         raise ValueError(f"--output={output} is a folder; name a CSV file in it")
     predictor = Predictor.restore(WORKDIR.value)
-    executor = cli.executor(WORKERS.value)
+    entries = itertools.chain.from_iterable(read_input(path) for path in INPUT.value)
+    executor = cli.executor(WORKERS.value, cli.SCHEDULER.value)
     try:
         with tqdm(desc="predicting", unit="crystal", leave=False, file=sys.stderr) as bar:
-            table = predictor.predict_entries(data.read_inputs(INPUT.value), executor=executor, on_progress=bar.update)
+            table = predictor.predict_entries(entries, executor=executor, on_progress=bar.update)
     finally:
         if executor is not None:
             executor.shutdown(cancel_futures=True)

@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterator
 
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.sources.ase import read_ase as read_ase
+from cgcnn_jax.data.sources.by_name import read_input as read_input
+from cgcnn_jax.data.sources.by_name import read_unparsed as read_unparsed
 from cgcnn_jax.data.sources.cdvae import read_cdvae as read_cdvae
 from cgcnn_jax.data.sources.demo import read_demo as read_demo
 from cgcnn_jax.data.sources.directory import read_directory as read_directory
 from cgcnn_jax.data.sources.files import read_files as read_files
 from cgcnn_jax.data.sources.jarvis import read_jarvis as read_jarvis
+from cgcnn_jax.data.sources.jsonl import CrystalLine as CrystalLine
 from cgcnn_jax.data.sources.jsonl import read_jsonl as read_jsonl
 from cgcnn_jax.data.sources.matbench import read_matbench as read_matbench
 from cgcnn_jax.data.sources.materials_project import read_materials_project as read_materials_project

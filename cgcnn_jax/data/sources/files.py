@@ -1,5 +1,6 @@
 """Structure files: CIF, POSCAR and whatever else pymatgen reads. Plain CIFs have a fast reader of their own, cif.py."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,11 +22,12 @@ def read_files(paths: Iterable[str | Path]) -> Iterator[CrystalFile | Rejected]:
     """
     for path in (Path(path).expanduser() for path in paths):
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if _is_structure(p))
-            if not found:
+            is_empty = True
+            for file in _walk(path):
+                is_empty = False
+                yield file if isinstance(file, Rejected) else CrystalFile(_id_of(file.relative_to(path)), file)
+            if is_empty:
                 yield Rejected(str(path), f"{path}: a folder without structure files ({', '.join(_SUFFIXES)}, POSCAR)")
-            for file in found:
-                yield CrystalFile(_id_of(file.relative_to(path)), file)
         elif path.exists():
             yield CrystalFile(_id_of(Path(path.name)), path)
         else:
@@ -64,9 +66,25 @@ def parse(read: "Callable[[], Structure]", failed: str) -> "Structure":
         raise CrystalError(f"{failed} ({reason[0] if reason else type(error).__name__})") from error
 
 
+def _walk(folder: Path) -> Iterator[Path | Rejected]:
+    """Structure files of a folder and those below it, in the order of their paths; one folder's names in memory."""
+    try:
+        with os.scandir(folder) as found:
+            names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
+    except PermissionError as error:
+        yield Rejected(str(folder), f"{folder}: cannot be listed ({error.strerror})")
+        return
+    for name, is_folder in names:
+        path = folder / name
+        if is_folder:
+            yield from _walk(path)
+        elif _is_structure(path):
+            yield path
+
+
 def _is_structure(path: Path) -> bool:
     # POSCAR* and CONTCAR*, as pymatgen itself tells them.
-    return path.is_file() and (path.suffix.lower() in _SUFFIXES or path.name.startswith(_NAMES))
+    return (path.suffix.lower() in _SUFFIXES or path.name.startswith(_NAMES)) and path.is_file()
 
 
 def _id_of(path: Path) -> str:

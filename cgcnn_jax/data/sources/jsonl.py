@@ -5,6 +5,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,30 @@ from cgcnn_jax.data import elements
 from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected, parse_json
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
+
+
+@dataclass(frozen=True)
+class CrystalLine:
+    """A crystal that is still a line of such a file, so that a worker can parse it.
+
+    Attributes:
+      where: file:line.
+      text: The line.
+    """
+
+    where: str
+    text: str
+
+    @property
+    def id(self) -> str:
+        """The record's, its place if it has none that can be read."""
+        record = _read_line(self.text, self.where)
+        return self.where if isinstance(record, Rejected) else _id_of(record, self.where)
+
+    def parse(self) -> Crystal | Rejected:
+        """The crystal, or why there is none."""
+        record = _read_line(self.text, self.where)
+        return record if isinstance(record, Rejected) else crystal_of(record, self.where)
 
 
 def read_jsonl(path: str | Path) -> Iterator[Crystal | Rejected]:
@@ -27,12 +52,18 @@ def read_jsonl(path: str | Path) -> Iterator[Crystal | Rejected]:
 
 def read_records(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | Rejected]]:
     """The lines of such files as (file:line, object); Rejected for a line that holds none. Raises as read_jsonl."""
+    for line in read_lines(path):
+        yield line.where, _read_line(line.text, line.where)
+
+
+def read_lines(path: str | Path) -> Iterator[CrystalLine]:
+    """The lines of such files, not parsed yet. Raises as read_jsonl."""
     path = Path(path)
     files = sorted(p for p in path.iterdir() if p.name.endswith(SUFFIXES)) if path.is_dir() else [path]
     if not files or not files[0].exists():
         raise FileNotFoundError(f"{path}: no such file, or a folder without .jsonl or .jsonl.gz files")
     for file in files:
-        yield from _read_file(file)
+        yield from _lines_of(file)
 
 
 def crystal_of(record: dict[str, Any], where: str) -> Crystal | Rejected:
@@ -40,7 +71,7 @@ def crystal_of(record: dict[str, Any], where: str) -> Crystal | Rejected:
     try:
         return Crystal.from_record(record, default_id=where)
     except CrystalError as error:
-        return Rejected(str(record["id"]) if record.get("id") is not None else where, str(error))
+        return Rejected(_id_of(record, where), str(error))
 
 
 def line_of(crystal: Crystal) -> str:
@@ -57,17 +88,20 @@ def line_of(crystal: Crystal) -> str:
     return json.dumps(record, separators=(",", ":")) + "\n"
 
 
-def _read_file(file: Path) -> Iterator[tuple[str, dict[str, Any] | Rejected]]:
+def _lines_of(file: Path) -> Iterator[CrystalLine]:
     opened = gzip.open(file, "rt", encoding="utf-8-sig") if file.suffix == ".gz" else file.open(encoding="utf-8-sig")
     number = 0
     with opened as lines:
         try:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    where = f"{file.name}:{number}"
-                    yield where, _read_line(line, where)
+                    yield CrystalLine(f"{file.name}:{number}", line)
         except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
             raise ValueError(f"{file}: damaged after line {number} ({error}); fetch or make it again") from error
+
+
+def _id_of(record: dict[str, Any], where: str) -> str:
+    return str(record["id"]) if record.get("id") is not None else where
 
 
 def _read_line(line: str, where: str) -> dict[str, Any] | Rejected:

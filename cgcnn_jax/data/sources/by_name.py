@@ -1,0 +1,43 @@
+"""Input to predict for, whose kind its name tells."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cgcnn_jax.data.crystal import Entry, Rejected
+from cgcnn_jax.data.sources import ase, cdvae, files, jsonl, matbench
+from cgcnn_jax.data.sources.jsonl import CrystalLine
+
+_ASE = (".db", ".traj", ".extxyz", ".xyz", ".json")
+
+
+def read_input(path: str | Path) -> Iterator[Entry | Rejected]:
+    """The structures of a file or folder.
+
+    JSON lines (.jsonl, .jsonl.gz) or a folder of them; a task of Matbench (matbench_TASK.json.gz); a table of CDVAE
+    (.csv); what ase reads (.db, .traj, .extxyz, .xyz, .json); else structure files and folders of them (CIF, POSCAR).
+
+    Raises:
+      FileNotFoundError: If there is no such file.
+      ValueError: If the file cannot be read as what its name says.
+    """
+    for entry in read_unparsed(path):
+        yield entry.parse() if isinstance(entry, CrystalLine) else entry
+
+
+def read_unparsed(path: str | Path) -> Iterator[Entry | Rejected | CrystalLine]:
+    """As read_input, but JSON lines are left to be parsed."""
+    path = Path(path).expanduser()
+    task = path.name.removesuffix(".gz").removesuffix(".json")
+    if path.name.endswith(jsonl.SUFFIXES) or (path.is_dir() and _has_lines(path)):
+        return jsonl.read_lines(path)
+    if path.name.endswith((".json", ".json.gz")) and task in matbench.TASKS:
+        return matbench.read_matbench(path, task)
+    if path.suffix == ".csv":
+        return cdvae.read_cdvae(path)
+    if path.suffix in _ASE:
+        return ase.read_ase(path)
+    return files.read_files([path])
+
+
+def _has_lines(folder: Path) -> bool:
+    return any(path.name.endswith(jsonl.SUFFIXES) for path in folder.iterdir())

@@ -1,0 +1,73 @@
+"""The name of an input tells its kind: the structures are those that the kind's own reader gives."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from cgcnn_jax.data.crystal import Crystal, CrystalFile, Rejected
+from cgcnn_jax.data.sources import CrystalLine, read_input, read_unparsed
+from cgcnn_jax.data.sources.jsonl import line_of, read_jsonl
+
+
+@pytest.fixture
+def lines(rock_salt: Crystal, tmp_path: Path) -> Path:
+    """Two crystals, one of them without an id, and two lines that hold none."""
+    folder = tmp_path / "lines"
+    folder.mkdir()
+    nameless = json.loads(line_of(rock_salt))
+    del nameless["id"]
+    text = line_of(rock_salt) + json.dumps(nameless) + '\n{"id": "x"}\n\n{"id": \n'
+    (folder / "a.jsonl").write_text(text)
+    with gzip.open(folder / "b.jsonl.gz", "wt") as file:
+        file.write(line_of(rock_salt))
+    return folder
+
+
+def test_json_lines_are_read_by_themselves_and_in_folders(lines: Path) -> None:
+    for path in (lines / "a.jsonl", lines / "b.jsonl.gz", lines):
+        assert [repr(entry) for entry in read_input(path)] == [repr(entry) for entry in read_jsonl(path)]
+
+
+def test_unparsed_lines_know_their_ids_and_parse_to_the_same(lines: Path) -> None:
+    unparsed = list(read_unparsed(lines))
+    assert all(isinstance(line, CrystalLine) for line in unparsed)
+    parsed = [line.parse() for line in unparsed if isinstance(line, CrystalLine)]
+    assert [one.id for one in parsed] == ["NaCl", "a.jsonl:2", "x", "a.jsonl:5", "NaCl"]
+    assert [line.id for line in unparsed] == [one.id for one in parsed]
+    assert [isinstance(one, Rejected) for one in parsed] == [False, False, True, True, False]
+
+
+def test_a_folder_of_structure_files_and_one_of_them(rock_salt: Crystal, tmp_path: Path) -> None:
+    for name in ("b.cif", "a/z.cif", "a.cif", "c/POSCAR"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        rock_salt.to_structure().to(str(tmp_path / name), fmt="poscar" if name.endswith("POSCAR") else "cif")
+    (tmp_path / "notes.txt").write_text("")
+    # As sorted paths: a folder before the file that has its name and an ending.
+    assert [entry.id for entry in read_input(tmp_path)] == ["a/z", "a", "b", "c/POSCAR"]
+    (one,) = read_input(tmp_path / "b.cif")
+    assert isinstance(one, CrystalFile)
+
+
+def test_a_task_of_matbench_by_the_name_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "matbench_log_kvrh.json.gz"
+    with gzip.open(file, "wt") as opened:
+        json.dump({"index": [0], "columns": ["structure", "log10(K_VRH)"], "data": [[{}, 1]]}, opened)
+    with pytest.raises(ValueError, match="1 entries; matbench_log_kvrh has 10987"):
+        next(read_input(file))
+
+
+def test_what_ase_reads(rock_salt: Crystal, tmp_path: Path) -> None:
+    pytest.importorskip("ase.io").write(tmp_path / "two.extxyz", rock_salt.to_structure().to_ase_atoms())
+    (found,) = read_input(tmp_path / "two.extxyz")
+    assert isinstance(found, Crystal)
+    assert found.formula == "NaCl"
+
+
+def test_a_table_of_cdvae(rock_salt: Crystal, tmp_path: Path) -> None:
+    cif = rock_salt.to_structure().to(fmt="cif").replace('"', "")
+    (tmp_path / "val.csv").write_text(f'material_id,cif\nx,"{cif}"\n')
+    (found,) = read_input(tmp_path / "val.csv")
+    assert not isinstance(found, Rejected | CrystalLine)
+    assert found.read().formula == "NaCl"
