@@ -1,7 +1,7 @@
-"""Loading crystals: those of a configuration, with a progress bar, and those a command names."""
+"""Loading the crystals of a configuration, with a progress bar, and what a run was trained on."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,8 @@ from tqdm import tqdm
 from cgcnn_jax import config as configs
 from cgcnn_jax import run
 from cgcnn_jax.applicability import FILE, Applicability, training_ids
-from cgcnn_jax.data import sources
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.dataset import Dataset
-from cgcnn_jax.data.sources.jsonl import SUFFIXES
 from cgcnn_jax.predict import Predictor
 from experiments import cli
 
@@ -33,15 +31,6 @@ def load(config: ConfigDict, atom_table: np.ndarray, entries: Iterable[Entry | R
     finally:
         if executor is not None:
             executor.shutdown(cancel_futures=True)
-
-
-def read_inputs(given: Sequence[str]) -> Iterator[Entry | Rejected]:
-    """Structures to predict for: structure files, folders of them, or .jsonl(.gz) files."""
-    for name in given:
-        if name.endswith(SUFFIXES):
-            yield from sources.read_jsonl(name)
-        else:
-            yield from sources.read_files([Path(name).expanduser()])
 
 
 def applicability(predictor: Predictor, workdir: str | Path, arguments: Sequence[str] = ()) -> Applicability:

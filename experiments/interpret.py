@@ -2,7 +2,7 @@
 
 python -m experiments.interpret --workdir=DIR --input=FILE_OR_FOLDER [--input=...] [--output=DIR/interpretation]
 
-Inputs are CIF or POSCAR files, folders of them, or .jsonl(.gz) files. docs/interpret.md says what the results mean:
+Inputs are those of experiments.predict. docs/interpret.md says what the results mean:
   sites.csv        what every atom contributes; models with --config.model.pool=site
   structures/      the same as site properties: ID.cif for viewers, ID.json for pymatgen
   bonds.csv        the mean gate and message of every bond, gates.png against its length; not for --config.model.conv=sum
@@ -44,6 +44,7 @@ def main() -> None:
     cli.prepare()
     from cgcnn_jax import interpret
     from cgcnn_jax.data.crystal import Rejected
+    from cgcnn_jax.data.sources import read_inputs
     from cgcnn_jax.predict import Predictor
     from experiments import data
 
@@ -65,10 +66,10 @@ def main() -> None:
     if known and QUANTILE.value:
         known = dataclasses.replace(known, quantile=QUANTILE.value)
 
-    executor = cli.executor(WORKERS.value)
+    executor = cli.executor(WORKERS.value, cli.SCHEDULER.value)
     try:
         with tqdm(desc="explaining", unit="crystal", leave=False, file=sys.stderr) as bar:
-            entries = data.read_inputs(INPUT.value)
+            entries = read_inputs(INPUT.value)
             explained = list(interpret.explain(predictor, entries, executor=executor, on_progress=bar.update))
     finally:
         if executor is not None:

@@ -7,7 +7,6 @@ CDVAE and ase.
 The output has a row per structure, in input order; a structure without prediction has a reason instead.
 """
 
-import itertools
 import sys
 from pathlib import Path
 
@@ -24,10 +23,9 @@ WORKERS = flags.DEFINE_integer("workers", 0, "Processes that read structures; 0 
 
 def main() -> None:
     cli.prepare()
-    from cgcnn_jax.data.sources import read_input
+    from cgcnn_jax.data.sources import read_inputs
     from cgcnn_jax.files import write_text
     from cgcnn_jax.predict import Predictor
-    from experiments import data
 
     output = Path(OUTPUT.value).expanduser() if OUTPUT.value else None
     if output and not output.absolute().parent.is_dir():
@@ -35,11 +33,10 @@ def main() -> None:
     if output and output.is_dir():
         raise ValueError(f"--output={output} is a folder; name a CSV file in it")
     predictor = Predictor.restore(WORKDIR.value)
-    entries = itertools.chain.from_iterable(read_input(path) for path in INPUT.value)
     executor = cli.executor(WORKERS.value, cli.SCHEDULER.value)
     try:
         with tqdm(desc="predicting", unit="crystal", leave=False, file=sys.stderr) as bar:
-            table = predictor.predict_entries(entries, executor=executor, on_progress=bar.update)
+            table = predictor.predict_entries(read_inputs(INPUT.value), executor=executor, on_progress=bar.update)
     finally:
         if executor is not None:
             executor.shutdown(cancel_futures=True)

@@ -1,20 +1,20 @@
 """Input to predict for, whose kind its name tells."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.sources import ase, cdvae, files, jsonl, matbench
 from cgcnn_jax.data.sources.jsonl import CrystalLine
 
-_ASE = (".db", ".traj", ".extxyz", ".xyz", ".json")
+_ASE = (".db", ".traj", ".extxyz", ".xyz")
 
 
 def read_input(path: str | Path) -> Iterator[Entry | Rejected]:
     """The structures of a file or folder.
 
     JSON lines (.jsonl, .jsonl.gz) or a folder of them; a task of Matbench (matbench_TASK.json.gz); a table of CDVAE
-    (.csv); what ase reads (.db, .traj, .extxyz, .xyz, .json); else structure files and folders of them (CIF, POSCAR).
+    (.csv); what ase reads (.db, .traj, .extxyz, .xyz); else structure files and folders of them (CIF, POSCAR, pymatgen's JSON).
 
     Raises:
       FileNotFoundError: If there is no such file.
@@ -22,6 +22,12 @@ def read_input(path: str | Path) -> Iterator[Entry | Rejected]:
     """
     for entry in read_unparsed(path):
         yield entry.parse() if isinstance(entry, CrystalLine) else entry
+
+
+def read_inputs(paths: Iterable[str | Path]) -> Iterator[Entry | Rejected]:
+    """The structures of several, one after the other; see read_input."""
+    for path in paths:
+        yield from read_input(path)
 
 
 def read_unparsed(path: str | Path) -> Iterator[Entry | Rejected | CrystalLine]:
