@@ -14,6 +14,7 @@ The training crystals are looked up in the run's data once and kept in DIR/appli
 """
 
 import dataclasses
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from cgcnn_jax.applicability import Applicability
     from cgcnn_jax.interpret import Explanation
     from cgcnn_jax.predict import Predictor
+
+TABLES = ("embeddings", "sites", "bonds", "neighbours")
+PICTURES = ("map", "map_prediction", "gates")
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
 INPUT = flags.DEFINE_multi_string("input", [], "File or folder; may be given several times.")
@@ -63,7 +67,7 @@ def main() -> None:
         assert known is not None
         print(f"{len(known.ids)} training crystals, the distance that is far: {known.threshold:.4g}")
         return
-    if known and QUANTILE.value:
+    if known and QUANTILE.value is not None:
         known = dataclasses.replace(known, quantile=QUANTILE.value)
 
     executor = cli.executor(WORKERS.value, cli.SCHEDULER.value)
@@ -80,10 +84,12 @@ def main() -> None:
 
     tables = {"embeddings": _embeddings(predictor, explained)}
     try:
-        tables["sites"] = interpret.site_table(predictor, explained)
-        _write_structures(predictor, done, output / "structures")
+        interpret.check_sites(predictor)
     except ValueError as error:
         _say(f"no sites.csv: {error}")
+    else:
+        tables["sites"] = interpret.site_table(predictor, explained)
+        _write_structures(predictor, done, output / "structures")
     if predictor.model.conv == "sum":
         _say("no bonds.csv: model.conv=sum has no gate; gated, gated_norm and gated_mlp have one")
     else:
@@ -143,17 +149,17 @@ def _neighbours(known: "Applicability", explained: list[Any]) -> "pd.DataFrame":
 def _write_structures(predictor: "Predictor", done: "list[Explanation]", folder: Path) -> None:
     """ID.cif and ID.json of each; where several have one id, the later ones are numbered."""
     import json
-    from collections import Counter
 
     from cgcnn_jax import interpret
     from cgcnn_jax.files import write_text
 
     folder.mkdir(parents=True, exist_ok=True)
-    seen: Counter[str] = Counter()
+    used: set[str] = set()
     for one in done:
-        name = one.id.replace("/", "_")
-        seen[name] += 1
-        name += f"_{seen[name]}" if seen[name] > 1 else ""
+        stem = one.id.replace("/", "_")
+        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        name = next(name for name in names if name not in used)
+        used.add(name)
         structure = interpret.annotated(predictor, one)
         write_text(folder / f"{name}.cif", interpret.cif_text(structure))
         write_text(folder / f"{name}.json", json.dumps(structure.as_dict()))
@@ -162,6 +168,9 @@ def _write_structures(predictor: "Predictor", done: "list[Explanation]", folder:
 def _write(tables: "dict[str, pd.DataFrame]", output: Path) -> None:
     from cgcnn_jax.files import write_text
 
+    for name in TABLES:
+        # That of an earlier call would be taken for this one's.
+        (output / f"{name}.csv").unlink(missing_ok=True)
     for name, table in tables.items():
         write_text(output / f"{name}.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.8g"))
 
@@ -178,6 +187,8 @@ def _draw(
     from cgcnn_jax.interpret import principal_plane
     from cgcnn_jax.workdir import Workdir
 
+    for name in PICTURES:
+        (output / f"{name}.png").unlink(missing_ok=True)
     if not done:
         return
     try:

@@ -116,6 +116,8 @@ def test_moved_data_cost_the_neighbours_only(run: Run, site_run: Path, cif_folde
     workdir = tmp_path / "copy"
     shutil.copytree(site_run, workdir)
     (workdir / "applicability.npz").unlink(missing_ok=True)
+    (workdir / "interpretation").mkdir()
+    (workdir / "interpretation" / "neighbours.csv").write_text("of an earlier call")
     done = run(
         "interpret", f"--workdir={workdir}", f"--input={cif_folder / 'x1.cif'}", f"--config.data.path={tmp_path}/gone"
     )
