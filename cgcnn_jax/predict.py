@@ -1,6 +1,8 @@
 """Predictor: a trained model and everything it needs to turn structures into numbers."""
 
 import functools
+import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -288,6 +290,15 @@ class Predictor:
             return ["prediction", "unit"]
         named = zip(self.scaler.names, self.scaler.units, strict=True)
         return [f"{name} ({unit})" if unit else name for name, unit in named]
+
+    def digest(self) -> str:
+        """Changes when a weight, a scale or a setting of the graphs or the network does."""
+        config = {key: self.about["config"][key] for key in ("atoms", "bonds", "graph", "model")}
+        content = hashlib.sha256(json.dumps([config, self.scaler.to_dict()], sort_keys=True).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.weights.variables()):
+            content.update(jax.tree_util.keystr(path).encode())
+            content.update(np.ascontiguousarray(leaf).data)
+        return content.hexdigest()
 
     def _cells(self, values: np.ndarray) -> list[Any]:
         if self.scaler.task == "classification":

@@ -269,7 +269,9 @@ def fit_population(
             save()
 
     save()
+    began = time.perf_counter()
     values = predict(state.best, all_plan)
+    inferred = values.shape[0] * values.shape[1] / (time.perf_counter() - began)
     states = spread.get(state)
     seconds = {phase: spent / len(members) for phase, spent in clock.seconds.items()}
     timed = clock.seconds["training"]
@@ -279,7 +281,7 @@ def fit_population(
         one = _member(states, number)
         if lost is None and int(one.best_epoch) < 0:
             lost = Diverged(None)
-        fits.append(lost or Fit(one, values[number], True, seconds, rate, padding[number]))
+        fits.append(lost or Fit(one, values[number], True, seconds, rate, inferred, padding[number]))
     return fits
 
 
