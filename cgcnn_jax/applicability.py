@@ -1,6 +1,5 @@
 """Applicability: what a model was trained on, and whether another crystal lies within it."""
 
-import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import jax
 import numpy as np
 
 from cgcnn_jax.data import elements, store
@@ -59,7 +57,7 @@ class Applicability:
       species: Atomic numbers, ascending, i32[n_element].
       pairs: Neighbouring elements, the lower atomic number first, ascending, i32[n_pair, 2].
       shortest: Their shortest distance in training, Å, f32[n_pair].
-      weights: Digest of the weights that made the vectors.
+      weights: Digest of the Predictor that made the vectors.
     """
 
     ids: tuple[str, ...]
@@ -99,7 +97,7 @@ class Applicability:
             np.unique(graphs.species),
             np.stack(np.divmod(code, _BASE), axis=1),
             shortest,
-            _digest(predictor),
+            predictor.digest(),
         )
 
     @classmethod
@@ -175,8 +173,8 @@ class Applicability:
         return Judgement(distances, neighbors, tuple("; ".join(some) for some in reasons))
 
     def is_of(self, predictor: Predictor) -> bool:
-        """Whether the vectors were made with the predictor's weights."""
-        return self.weights == _digest(predictor)
+        """Whether the vectors were made by the predictor."""
+        return self.weights == predictor.digest()
 
     def save(self, workdir: str | Path) -> None:
         """Writes applicability.npz into the folder of the run."""
@@ -245,10 +243,3 @@ def _search(vectors: np.ndarray) -> "NearestNeighbors":
     from sklearn.neighbors import NearestNeighbors
 
     return NearestNeighbors().fit(np.asarray(vectors, np.float64))
-
-
-def _digest(predictor: Predictor) -> str:
-    content = hashlib.sha256()
-    for leaf in jax.tree.leaves(predictor.weights.variables()):
-        content.update(np.ascontiguousarray(leaf).data)
-    return content.hexdigest()

@@ -293,8 +293,9 @@ class Predictor:
 
     def digest(self) -> str:
         """Changes when a weight, a scale or a setting of the graphs or the network does."""
-        config = {key: self.about["config"][key] for key in ("atoms", "bonds", "graph", "model")}
-        content = hashlib.sha256(json.dumps([config, self.scaler.to_dict()], sort_keys=True).encode())
+        config = self.about.get("config", {})  # there is none where a predictor was put together by hand
+        settings = {key: config.get(key) for key in ("atoms", "bonds", "graph", "model")}
+        content = hashlib.sha256(json.dumps([settings, self.scaler.to_dict()], sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.weights.variables()):
             content.update(jax.tree_util.keystr(path).encode())
             content.update(np.ascontiguousarray(leaf).data)
