@@ -16,7 +16,10 @@ OUTPUT = flags.DEFINE_string("output", None, "HTML file; report.html in the fold
 
 
 def main() -> None:
-    from cgcnn_jax.report import page
+    try:
+        from cgcnn_jax.report import page
+    except ImportError as error:
+        raise ValueError(str(error)) from error
 
     output = Path(OUTPUT.value) if OUTPUT.value else Path(WORKDIRS.value[0]) / "report.html"
     path = page.write(WORKDIRS.value, output)

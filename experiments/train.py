@@ -23,7 +23,6 @@ from experiments import cli, hosts
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; append :paper for the paper's preset.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/NAME of the configuration if not given.")
-
 WANTS_REPORT = flags.DEFINE_bool("report", True, "Write report.html and distances to the training crystals at the end.")
 
 

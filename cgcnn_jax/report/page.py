@@ -15,13 +15,12 @@ from cgcnn_jax.report.figures import axis_label
 from cgcnn_jax.report.finished import FinishedRun
 from cgcnn_jax.report.panels import Panel
 
-try:
-    import jinja2
-    from bokeh.embed import components
-    from bokeh.resources import Resources
-    from markupsafe import Markup
-except ImportError as error:
-    raise ImportError("the report needs bokeh; install it with: pip install cgcnn-jax[report]") from error
+# isort: split
+# After the figures, which say what to install.
+import jinja2
+from bokeh.embed import components
+from bokeh.resources import Resources
+from markupsafe import Markup
 
 
 def write(workdirs: Sequence[str | Path], output: str | Path) -> Path:

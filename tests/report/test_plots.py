@@ -1,3 +1,7 @@
+import builtins
+import importlib
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -95,6 +99,20 @@ def test_long_curves_are_thinned_to_their_ends():
     plot = plots.rates({"a": curve}, x_label="x", y_label="y", diagonal=False, legend="top_left")
     x = plot.renderers[0].data_source.data["x"]
     assert len(x) == plots.STEPS and (x[0], x[-1]) == (0, 1)
+
+
+def test_without_bokeh_the_error_names_the_extra(monkeypatch):
+    importing = builtins.__import__
+
+    def without_bokeh(name, *arguments):
+        if name.startswith("bokeh"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return importing(name, *arguments)
+
+    monkeypatch.delitem(sys.modules, "cgcnn_jax.report.plots")
+    monkeypatch.setattr(builtins, "__import__", without_bokeh)
+    with pytest.raises(ImportError, match=r"pip install cgcnn-jax\[report\]"):
+        importlib.import_module("cgcnn_jax.report.plots")
 
 
 def test_a_confusion_matrix_counts_and_shares_by_true_class():
