@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/demo
-# make paper: folder of data sets of JSON lines, how much is trained, and where it goes
+# make paper: folder of data sets of JSON lines, how much is trained, where it goes, more flags (FLAGS=--only=figure_2b)
 DATA ?= $(CGCNN_DATA)
 SIZE ?= small
 PAPER ?= runs/paper_$(SIZE)

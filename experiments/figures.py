@@ -62,7 +62,8 @@ def _draw(runs: "list[Workdir]") -> dict[str, Any]:
         case "convergence":
             return {"convergence": drawing.convergence(runs)}
         case "contents":
-            return drawing.contents_of(_crystals(runs[0]))
+            ids = {id for split in runs[0].read_json("split.json").values() for id in split}
+            return drawing.contents_of(_crystals(runs[0]), ids)
         case "trials":
             return {"trials": _trials()}
         case _:

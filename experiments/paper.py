@@ -41,6 +41,7 @@ def main() -> None:
     from experiments import data as loading
     from experiments.watch import Terminal, say
 
+    _check_figures()
     names = find_parts(ONLY.value)
     command = shlex.join(["python", "-m", "experiments.paper", *sys.argv[1:]])
     study = PropertyStudy(
@@ -64,6 +65,14 @@ def main() -> None:
         say(f"stopped; the same command goes on:\n  {command}")
         sys.exit(cli.STOPPED)
     say(f"\nall of it: {folder}/index.html")
+
+
+def _check_figures() -> None:
+    """Raises ValueError if figures cannot be drawn, before hours are spent on runs."""
+    try:
+        import cgcnn_jax.report.figures  # noqa: F401
+    except ImportError as error:
+        raise ValueError(str(error)) from error
 
 
 def _path(value: str | None) -> Path | None:

@@ -1,7 +1,7 @@
 """The paper's kinds of figures of any finished runs."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,12 +93,13 @@ def contents(symbols: Sequence[Sequence[str]], atoms: Sequence[int]) -> "dict[st
     }
 
 
-def contents_of(crystals: Dataset) -> "dict[str, Figure]":
-    """`contents` of the crystals of a run."""
+def contents_of(crystals: Dataset, ids: Collection[str]) -> "dict[str, Figure]":
+    """`contents` of those crystals that have the ids, such as the splits of a run."""
     graphs = crystals.graphs
     species = np.split(np.asarray(graphs.species), np.cumsum(graphs.n_node)[:-1])
-    symbols = [[elements.symbol(int(number)) for number in np.unique(one)] for one in species]
-    return contents(symbols, crystals.store.n_atom.tolist())
+    chosen = [n for n, id in enumerate(crystals.ids) if id in ids]
+    symbols = [[elements.symbol(int(number)) for number in np.unique(species[n])] for n in chosen]
+    return contents(symbols, crystals.store.n_atom[chosen].tolist())
 
 
 def _finished(place: Workdir) -> dict:

@@ -83,7 +83,8 @@ def _make(results: Results, name: str) -> None:
     empty = Entry(name, PARTS[name].title)
     try:
         entry = PARTS[name].make(results, empty)
-    except Unavailable as error:
+    # Whatever cannot be drawn, such as the ROC of crystals of one class: it must not keep the other parts from the page.
+    except ValueError as error:
         entry = replace(empty, missing=[str(error)])
     if entry.header:
         Workdir(results.folder).write_csv(f"{name}.csv", entry.header, entry.rows)

@@ -8,7 +8,6 @@ test split, the next the validation split, and the others train, the first n of 
 crystals: all runs of a property are judged on the same crystals, and a smaller training set is part of every larger one.
 """
 
-import contextlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.data import elements
-from cgcnn_jax.data.crystal import Crystal
+from cgcnn_jax.data.crystal import Crystal, Rejected
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.sources import read_jsonl
 from cgcnn_jax.data.splits import NAMES, Split
@@ -159,6 +158,7 @@ class Job:
       conv: model.conv.
       n_train: Training crystals.
       n_val: Crystals that choose the weights.
+      n_test: Crystals that judge.
       epochs: Of the run.
       mean_atoms: In the cells of the crystals.
     """
@@ -167,6 +167,7 @@ class Job:
     conv: str
     n_train: int
     n_val: int
+    n_test: int
     epochs: int
     mean_atoms: float
 
@@ -252,6 +253,7 @@ class PropertyStudy:
         self._watcher = watcher or Watcher()
         self._crystals: tuple[str, dict[str, Crystal]] = ("", {})
         self._tables: dict[str, pd.DataFrame] = {}
+        self._absent: dict[str, str] = {}
         self._claim()
 
     def table(self, name: str) -> pd.DataFrame:
@@ -260,30 +262,38 @@ class PropertyStudy:
         Raises:
           Unavailable: If the data do not have the property's crystals.
         """
+        if name in self._absent:
+            raise Unavailable(self._absent[name])
         file = self.folder / "crystals" / f"{name}.csv"
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._write_table(file, self._choose(PROPERTIES[name]))
             # The folder is read now; the other properties that lie there will be asked for next.
-            for other in PROPERTIES.values():
-                rest = file.with_name(f"{other.name}.csv")
-                if other.folder == PROPERTIES[name].folder and not rest.exists():
-                    with contextlib.suppress(Unavailable):
-                        self._write_table(rest, self._choose(other))
+            for of in PROPERTIES.values():
+                if of.folder == PROPERTIES[name].folder:
+                    self._write_table(of)
+            return self.table(name)
         if name not in self._tables:
             # Nothing is missing there: an empty split is a crystal that is not used, and no formula means not-a-number.
             self._tables[name] = pd.read_csv(file, dtype={"id": str}, keep_default_na=False)
         return self._tables[name]
+
+    def labels(self, name: str) -> tuple[dict[str, np.ndarray], str, str]:
+        """What is learned of every crystal by split ("" is not used), with its name and unit. Raises Unavailable."""
+        config, table = self._config_of(name), self.table(name)
+        (target,), (unit,) = configs.target_names(config), configs.units(config)
+        values = table[target].to_numpy(float)
+        if config.data.log10:
+            values, target, unit = np.log10(values), f"log10({target})", f"log10({unit})"
+        return {split: values[table["split"] == split] for split in (*NAMES, "")}, target, unit
 
     def jobs(self, name: str, *, curve: bool = False, convs: Iterable[str] = tuple(CONVOLUTIONS)) -> list[Job]:
         """The runs of a property with all training crystals, or for its learning curve. Raises Unavailable."""
         table = self.table(name)
         batch_size = self.size.overrides.get("train.batch_size", self._config_of(name).train.batch_size)
         counts, mean_atoms = table["split"].value_counts(), float(table["atoms"].mean())
-        n_train, n_val = int(counts["train"]), int(counts["val"])
+        n_train, n_val, n_test = (int(counts[split]) for split in NAMES)
         sizes = curve_sizes(n_train, self.size.first, self.size.ratio) if curve else [n_train]
         return [
-            Job(PROPERTIES[name], conv, n, n_val, epochs_of(self.size, n, batch_size), mean_atoms)
+            Job(PROPERTIES[name], conv, n, n_val, n_test, epochs_of(self.size, n, batch_size), mean_atoms)
             for n in sizes
             for conv in convs
         ]
@@ -330,7 +340,7 @@ class PropertyStudy:
         record: dict[str, Any] = {
             "property": job.of.name,
             "convolution": CONVOLUTIONS[job.conv],
-            "crystals": {name: len(split[name]) for name in NAMES},
+            "crystals": {name: len(split[name]) for name in NAMES} | {"left_out": len(crystals.rejected)},
             "epochs": job.epochs,
             "config": configs.to_dict(config),
             "data_digest": crystals.digest(configs.build_atom_table(config)),
@@ -364,7 +374,7 @@ class PropertyStudy:
         with config.unlocked():
             config.data.source, config.data.path = "jsonl", str(self.data / job.of.folder)
             config.data.on_error = "skip"
-            config.split.kind, config.split.sizes = "size", (job.n_train, job.n_val, job.n_val)
+            config.split.kind, config.split.sizes = "size", (job.n_train, job.n_val, job.n_test)
             config.model.conv, config.train.epochs = job.conv, job.epochs
             for name, value in self.size.overrides.items():
                 group, entry = name.split(".")
@@ -396,9 +406,16 @@ class PropertyStudy:
             rows.append((id, split, crystal.formula, symbols, len(crystal.species), crystal.targets[target]))
         return pd.DataFrame(rows, columns=["id", "split", "formula", "elements", "atoms", target])
 
-    @staticmethod
-    def _write_table(file: Path, table: pd.DataFrame) -> None:
-        Workdir(file.parent).write_csv(file.name, list(table), table.itertuples(index=False))
+    def _write_table(self, of: Property) -> None:
+        """Writes the table of a property's crystals, or remembers why there is none."""
+        place = Workdir(self.folder / "crystals")
+        try:
+            table = self._choose(of)
+        except Unavailable as error:
+            self._absent[of.name] = str(error)
+            return
+        place.path.mkdir(exist_ok=True)
+        place.write_csv(f"{of.name}.csv", list(table), table.itertuples(index=False))
 
     def _listed(self, of: Property) -> set[str]:
         """The paper's ids; empty where there is no list, and then every crystal counts."""
@@ -414,7 +431,11 @@ class PropertyStudy:
             if not path.is_dir():
                 raise Unavailable(f"{path}: no such folder; {of.label} has its crystals there")
             self._watcher.message(f"reading {path}")
-            self._crystals = (of.folder, {one.id: one for one in read_jsonl(path) if isinstance(one, Crystal)})
+            entries = list(read_jsonl(path))
+            bad = [one.reason for one in entries if isinstance(one, Rejected)]
+            if bad:
+                self._watcher.message(f"{len(bad)} of {len(entries)} crystals are left out, the first: {bad[0]}")
+            self._crystals = (of.folder, {one.id: one for one in entries if isinstance(one, Crystal)})
         return self._crystals[1]
 
     def _dataset(self, job: Job) -> Dataset:

@@ -1,6 +1,5 @@
 """What the runs of `studies.properties` reached, for figures, tables and the sentences beside them."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,9 +54,9 @@ class Results:
         return f"{name}.png"
 
 
-def number(value: float) -> str:
-    """Three decimals, as the paper has."""
-    return f"{value:.3f}" if math.isfinite(value) else ""
+def number(value: float | None) -> str:
+    """Three decimals, as the paper has; empty if there is no number."""
+    return "" if value is None else f"{value:.3f}"
 
 
 def interval(record: Record) -> str:

@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from cgcnn_jax.data import dataset
+from cgcnn_jax.data.crystal import Crystal
+from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.run import Watcher
 from cgcnn_jax.studies import drawing
 from cgcnn_jax.studies.paper import find_jobs, find_parts, make
@@ -163,6 +166,20 @@ def test_figures_of_any_run_show_its_predictions(finished: Path) -> None:
     sizes = [container[0].get_xdata().tolist() for container in curve.containers]
     assert sizes == [[16, 48], [16, 48]]
     assert curve.containers[0][0].get_ydata()[1] == place.summary()["metrics"]["test"]["mae"]
+
+
+def test_contents_are_those_of_the_chosen_crystals(rock_salt: Crystal) -> None:
+    others = [Crystal.from_arrays(f"po{n}", 3.3 * np.eye(3), ["Po"], [[0, 0, 0]]) for n in range(3)]
+    crystals = dataset.load([rock_salt, *others], Featurizer(), ())
+    drawn = drawing.contents_of(crystals, {"NaCl", "po1"})
+    assert {name: figure.axes[0].get_title(loc="left") for name, figure in drawn.items()} == {
+        "elements": "n = 2",
+        "atoms": "n = 2",
+        "occurrence": "3 elements",
+    }
+    # One has one element and one two; one has one atom and one eight, though its graph has two nodes.
+    assert [bar.get_height() for bar in drawn["elements"].axes[0].patches] == [1, 1]
+    assert [bar.get_height() for bar in drawn["atoms"].axes[0].patches] == [1, 0, 0, 0, 0, 0, 0, 1]
 
 
 def test_the_perovskite_study_is_shown_and_linked(finished: Path, data: Path, tmp_path: Path) -> None:

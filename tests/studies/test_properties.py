@@ -1,11 +1,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
+from cgcnn_jax.run import Watcher
 from cgcnn_jax.studies.properties import (
     CONVOLUTIONS,
     PROPERTIES,
@@ -86,6 +88,16 @@ def test_the_papers_ids_are_shuffled_once_into_test_val_and_train(data: Path, tm
         study(absent, tmp_path).table("bulk_modulus")
 
 
+def test_labels_are_what_is_learned(data: Path, tmp_path: Path) -> None:
+    one = study(data, tmp_path)
+    table = one.table("bulk_modulus")
+    labels, target, unit = one.labels("bulk_modulus")
+    assert (target, unit) == ("log10(K_vrh_GPa)", "log10(GPa)")
+    np.testing.assert_allclose(10 ** labels["test"], table["K_vrh_GPa"][:16])
+    assert {split: len(values) for split, values in labels.items()} == {"train": 48, "val": 16, "test": 16, "": 0}
+    assert one.labels("formation_energy")[1:] == ("formation_energy_eV_per_atom", "eV/atom")
+
+
 def test_runs_of_a_property_are_nested_and_judged_alike(data: Path, tmp_path: Path) -> None:
     jobs = study(data, tmp_path).jobs("formation_energy", curve=True)
     assert [(job.conv, job.n_train) for job in jobs] == [(conv, n) for n in (16, 48) for conv in CONVOLUTIONS]
@@ -99,10 +111,10 @@ def test_small_training_sets_get_more_epochs_up_to_a_limit() -> None:
 
 
 def test_the_estimate_grows_with_crystals_atoms_and_gates() -> None:
-    one = Job(PROPERTIES["formation_energy"], "gated_norm", 6000, 0, 10, 25.0)
+    one = Job(PROPERTIES["formation_energy"], "gated_norm", 6000, 0, 0, 10, 25.0)
     # 60,000 crystals of 25 atoms at 150,000 atoms a second, and 12 s to start.
     assert estimate(one) == pytest.approx(22.0)
-    assert estimate(Job(one.of, "sum", 6000, 0, 10, 25.0)) == pytest.approx(17.0)
+    assert estimate(Job(one.of, "sum", 6000, 0, 0, 10, 25.0)) == pytest.approx(17.0)
 
 
 @pytest.mark.parametrize("name", ["band_gap", "formation_energy"])
@@ -112,6 +124,22 @@ def test_what_the_data_lack_is_told(tmp_path: Path, name: str) -> None:
         study(tmp_path / "data", tmp_path / "out").jobs(name)
     with pytest.raises(Unavailable, match="jarvis_dft3d: no such folder; Absolute energy has its crystals there"):
         study(tmp_path / "data", tmp_path / "out").jobs("absolute_energy")
+
+
+def test_broken_crystals_are_counted(tmp_path: Path) -> None:
+    class Listener(Watcher):
+        def message(self, text: str) -> None:
+            told.append(text)
+
+    told: list[str] = []
+    folder = write_data(tmp_path / "data", n_crystal=20, n_listed=20)
+    with (folder / "mp_2018_6_1" / "crystals.jsonl").open("a") as file:
+        file.write('{"id": "broken", "species": ["Na"]}\n')
+    one = PropertyStudy(folder, tmp_path / "out", QUICK, config_of, watcher=Listener())
+    assert len(one.table("formation_energy")) == 20
+    assert [text for text in told if "left out" in text] == [
+        "1 of 21 crystals are left out, the first: broken: the record has no lattice, frac_coords; it has id, species"
+    ]
 
 
 def test_another_size_is_refused(data: Path, tmp_path: Path) -> None:
