@@ -37,9 +37,10 @@ def connection() -> Iterator[None]:
     If one of them is lost, the others say which one and exit with status 1, within seconds where the process died, and
     within half a minute where its host no longer answers.
 
+    If not all are there within five minutes, those that are say so and exit likewise.
+
     Raises:
       ValueError: If the flags do not fit together, or SLURM's variables are missing.
-      RuntimeError: If not all processes are there within five minutes.
     """
     address = _address()
     if address is None:
@@ -51,15 +52,17 @@ def connection() -> Iterator[None]:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # It would take SIGTERM from us, which here asks all processes to save and leave.
     jax.config.update("jax_enable_preemption_service", False)
-    try:
-        jax.distributed.initialize(
-            **address,
-            initialization_timeout=_JOIN_SECONDS,
-            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=_LEAVE_SECONDS,
-        )
-    except RuntimeError as error:
-        raise RuntimeError(f"not all processes joined within {_JOIN_SECONDS} s: {error}") from error
+    # Where it is too late, jax kills this process with pages about its insides.
+    too_late = threading.Timer(_JOIN_SECONDS, _stop_waiting, address.values())
+    too_late.daemon = True
+    too_late.start()
+    jax.distributed.initialize(
+        **address,
+        initialization_timeout=2 * _JOIN_SECONDS,
+        heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=_LEAVE_SECONDS,
+    )
+    too_late.cancel()
     if jax.process_count() == 1:
         yield
         return
@@ -212,6 +215,15 @@ def _keep_alive(line: socket.socket) -> None:
     for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, name):
             line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _stop_waiting(*address: object) -> None:
+    print(
+        f"error: not all processes joined within {_JOIN_SECONDS} s of this one ({', '.join(map(str, address))}); see "
+        "whether all were started with the same address and number of processes, and can reach the address",
+        file=sys.stderr,
+    )
+    _leave(1)
 
 
 def _parted(said: str) -> tuple[int, str, str]:

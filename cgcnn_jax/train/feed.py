@@ -139,7 +139,11 @@ class StreamFeed:
 
 
 def fits_device(graphs: CrystalGraphs) -> bool:
-    """Whether a set is small against the memory of this process's first device, as far as that is known."""
+    """Whether a set is small against the memory of this process's first device, as far as that is known.
+
+    One of 2^31 edges is not, whatever the memory: devices count in 32 bits.
+    """
     stats = jax.local_devices()[0].memory_stats() or {}
     limit = stats.get("bytes_limit")
-    return limit is None or sum(array.nbytes for array in graphs) < _SHARE * limit
+    is_counted = max(len(graphs.species), len(graphs.distances)) < 2**31
+    return is_counted and (limit is None or sum(array.nbytes for array in graphs) < _SHARE * limit)

@@ -60,6 +60,8 @@ def test_auto_streams_what_is_large_against_the_device(make_problem, feeds, monk
         with monkeypatch.context() as patch:
             patch.setattr(jax, "local_devices", lambda limit=limit: [Device(limit)])
             assert fits_device(graphs) is expected
+    # A view of one number 2^31 times: indices of so many edges have no room in 32 bits.
+    assert not fits_device(graphs._replace(distances=np.broadcast_to(np.float32(1), 2**31)))
     monkeypatch.setattr("cgcnn_jax.train.loop.fits_device", lambda graphs: False)
     make_problem(settings={"epochs": 1, "feed": "auto"}).run()
     assert feeds == ["StreamFeed"]
