@@ -17,6 +17,7 @@ from cgcnn_jax.run import Load, Watcher, check_data, facts, judge, load_dataset,
 from cgcnn_jax.sweep.folder import SweepFolder
 from cgcnn_jax.sweep.space import MEMBER_FIELDS, Overrides, with_overrides
 from cgcnn_jax.train.checkpoint import Checkpoints
+from cgcnn_jax.train.feed import fits_device
 from cgcnn_jax.train.loop import Diverged
 from cgcnn_jax.train.population import Member, Parallel, fit_population
 from cgcnn_jax.workdir import Workdir
@@ -59,7 +60,7 @@ def run_sweep(
       trials: The changes of each.
       path: Folder of the sweep; `sweep.folder` says what will be in it.
       population: Trials that train together at most; 1 trains each by itself, on the devices that its configuration
-        gives to a run.
+        gives to a run, as do crystals that are streamed.
       parallel: How devices share a population, see fit_population.
       data: What loads the crystals.
       watcher: Told of the progress.
@@ -107,16 +108,20 @@ def _train_all(
             # As it was begun, if it was: its checkpoints hold just these trials.
             begun = folder.populations().get(group[0])
             left = [number for number in begun or group if not folder.has_ended(number)]
-            if not is_mine or not (left or begun):
+            if not is_mine:
+                continue
+            if not left:
+                if begun:
+                    folder.close_population(group[0])
                 continue
             if watcher.should_stop():
                 return
             chosen = [trials[number] for number in begun or left]
             crystals = crystals_of(chosen[0].config)
-            if population == 1 and not begun:
-                is_finished = train_one(chosen[0], folder, crystals, watcher, command)
-            else:
+            if begun or (population > 1 and _fits(chosen[0].config, crystals)):
                 is_finished = _train_together(chosen, folder, crystals, parallel, watcher, command)
+            else:
+                is_finished = all(train_one(trial, folder, crystals, watcher, command) for trial in chosen)
             if not is_finished:
                 return
             n_before = len(folder.ended()) - len(left)
@@ -254,6 +259,11 @@ class Crystals:
             for line in facts(config, self._crystals, configs.build_split(config, self._crystals)):
                 self._watcher.message(line)
         return self._crystals
+
+
+def _fits(config: ConfigDict, crystals: Dataset) -> bool:
+    """Whether the crystals can lie on every device, as a population needs."""
+    return config.train.feed == "device" or (config.train.feed == "auto" and fits_device(crystals.graphs))
 
 
 def _groups(trials: Sequence[Trial], begun: Mapping[int, Sequence[int]], size: int) -> list[list[int]]:

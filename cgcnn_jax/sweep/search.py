@@ -189,6 +189,7 @@ class _Pruning(Watcher):
         # After a kill, epochs since the last checkpoint are trained once more.
         if record["epoch"] not in self._reported:
             self._trial.report(record["val_error"], record["epoch"])
+            self._reported.add(record["epoch"])
         self.is_pruned = self._trial.should_prune()
 
     def should_stop(self) -> bool:

@@ -138,15 +138,15 @@ def fit_population(
 
     spread = _Spread(len(members), parallel)
 
-    @partial(spread.compile, n_own=3, donates=True)
+    @partial(spread.compile, n_own=3, n_shared=3, donates=True)
     def train_members(state, own, plan, data, start, stop):  # type: ignore[no-untyped-def]
         return compiled_for(own).train(state, data, plan, start, stop, own.seed)
 
-    @partial(spread.compile, n_own=2)
+    @partial(spread.compile, n_own=2, n_shared=3)
     def predict_members(weights, own, data, plan, n_row):  # type: ignore[no-untyped-def]
         return compiled_for(own).predict(weights, data, plan, n_row)
 
-    @partial(spread.compile, n_own=3, donates=True)
+    @partial(spread.compile, n_own=3, n_shared=1, donates=True)
     def close_epoch(state, is_best, error, epoch):  # type: ignore[no-untyped-def]
         return _close_epoch(state, is_best, error, epoch, targets.shape[1])
 
@@ -345,17 +345,19 @@ class _Spread:
 
         return jax.tree.map(one, jax.device_get(tree))
 
-    def compile(self, function: Callable[..., Tree], *, n_own: int, donates: bool = False) -> Callable[..., Tree]:
+    def compile(
+        self, function: Callable[..., Tree], *, n_own: int, n_shared: int, donates: bool = False
+    ) -> Callable[..., Tree]:
         """Compiles a function of one member for all.
 
         Args:
-          function: Its first n_own arguments and its result are the member's own, the other arguments are shared.
+          function: Its first n_own arguments and its result are the member's own, the n_shared others are everybody's.
           n_own: See function.
+          n_shared: See function.
           donates: Whether the first argument's memory is given to the result.
         """
         donated = 0 if donates else ()
-        n_argument = function.__code__.co_argcount
-        axes = tuple(0 if place < n_own else None for place in range(n_argument))
+        axes = (0,) * n_own + (None,) * n_shared
         local = jax.vmap(function, in_axes=axes)
         if self._is_pmap:
             # Named as the mesh: of another name, what one function gives would compile the next one anew.

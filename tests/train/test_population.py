@@ -21,7 +21,7 @@ ROOT = HERE.parents[1]
 
 COMMON = {"settings": {"epochs": 6, "patience": 2, "average_decay": 0.5}, "optimizer": {"schedule": "cosine"}}
 # Seed, learning rate, l2, dropout. The second learns so fast that its patience ends; the third diverges.
-OWN = ((0, 1e-2, 1e-3, 0.2), (1, 0.3, 1e-4, 0.0), (2, 1e15, 1e-3, 0.5))
+OWN = ((0, 1e-2, 1e-3, 0.2), (1, 0.3, 1e-4, 0.0), (2, 1e12, 1e-3, 0.5))
 
 
 def fit_members(problem, *, own=OWN, parallel="shard", folder=None, **callbacks):
@@ -94,7 +94,7 @@ def test_patience_ends_one_member_before_the_others(trained):
 
 
 def test_a_diverging_member_is_left_behind(trained):
-    # Adam's first step is 1e15 whatever the gradient; the second loss is beyond float32.
+    # Adam's first step is 1e12 whatever the gradient; the square of the second error is beyond float32.
     _, ends, records = trained
     assert isinstance(ends[2], Diverged)
     assert (ends[2].step, ends[2].epoch) == (1, 0)
@@ -126,6 +126,7 @@ def test_a_stopped_population_goes_on_to_the_same_bits(trained, assert_same, tmp
     assert (ends[2].step, ends[2].epoch) == (1, 0)
 
 
+@pytest.mark.slow
 def test_eight_devices_and_pmap_give_the_same_numbers(trained, tmp_path):
     _, expected, _ = trained
     subprocess.run(
