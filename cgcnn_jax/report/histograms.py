@@ -139,6 +139,7 @@ def value_histogram(values: Mapping[str, ArrayLike], *, name: str, unit: str) ->
         axes.stairs(heights, edges, color=color, lw=1.4, label=f"{split}, n = {len(labels):,}")
     axes.set_xlabel(axis_label(name, unit), fontsize=12)
     axes.set_ylabel("share of the split (%)", fontsize=12)
+    axes.set_ylim(top=1.25 * axes.dataLim.y1)  # room for the legend
     axes.legend(frameon=False, fontsize=10.5)
     clean(axes)
     return figure
