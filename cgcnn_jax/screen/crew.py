@@ -12,8 +12,10 @@ from typing import Any
 
 from cgcnn_jax.screen.shard import Item
 
-# Workers, and how many tasks they do at a time. Called again when all of them are lost.
-Hire = Callable[[], tuple[Executor, int]]
+# Worker processes, and how many tasks they do at a time, now or, for a cluster that grows, whenever asked. Called again
+# when all of them are lost.
+Slots = int | Callable[[], int]
+Hire = Callable[[], tuple[Executor, Slots]]
 # Deaths of workers in a row, with no work done in between, before they are tried without any structure.
 _DEATHS = 4
 # Dask's, by name, for it need not be there: of a task whose workers died, and of tasks lost with the scheduler.
@@ -54,7 +56,7 @@ class Crew:
         self._hire = hire
         self._task = task
         self._executor: Executor | None = None
-        self._slots = 0
+        self._slots: Slots = 1
         self._pending: dict[Future[Any], Piece] = {}
         self._again: deque[Piece] = deque()
         self._suspects: deque[Piece] = deque()
@@ -107,7 +109,9 @@ class Crew:
 
     def _submit(self, pieces: Iterator[Piece]) -> None:
         """Gives the workers something to do; suspects one at a time."""
-        while not self._suspects and len(self._pending) < 2 * (self._slots or 1):
+        self._hired()
+        slots = self._slots if isinstance(self._slots, int) else self._slots()
+        while not self._suspects and len(self._pending) < 2 * max(slots, 1):
             piece = self._again.popleft() if self._again else next(pieces, None)
             if piece is None:
                 break
@@ -168,7 +172,7 @@ class Crew:
         self._executor = None
 
 
-_ADVICE = "do they have enough memory, and the models' folders?"
+_ADVICE = "have they enough memory? What they wrote before may tell"
 
 
 def _is_death(error: BaseException) -> bool:

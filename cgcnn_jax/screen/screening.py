@@ -91,8 +91,8 @@ def screen(
       models: Work directories of training runs, which workers must see too.
       output: Folder of the result; see screen.output.
       described: Names the input in the manifest.
-      hire: Gives an executor and the number of tasks it does at a time; called again when it breaks. None works in this
-        process, which a structure can then take with it.
+      hire: Gives an executor of processes and the number of tasks it does at a time, or a function that tells it; called
+        again when the executor breaks. None works in this process, which a structure can then take with it.
       predict: "worker" leaves all of the work to the workers; "parent" has them build the graphs, and predicts in this
         process, for a machine with one accelerator.
       shard_size: Structures that are sent to a worker at a time. What is in flight when something fails is done again.

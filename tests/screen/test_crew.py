@@ -109,6 +109,15 @@ def test_without_deaths_every_piece_is_done_once_and_few_are_in_hand(monkeypatch
     assert works.pools[0].most == 6  # twice the tasks they do at a time
 
 
+def test_a_cluster_that_grows_gets_more_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = iter([1, 1, *[3] * 20])
+    works = Works(lambda ids: False, slots=3)
+    hire = works.hire
+    monkeypatch.setattr(works, "hire", lambda: (hire()[0], lambda: next(sizes)))
+    assert len(works.results(pieces(20, 4), monkeypatch)) == 80
+    assert works.pools[0].most == 6
+
+
 def test_a_worker_killed_from_outside_costs_what_was_in_hand_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     deaths = iter([True])
     works = Works(lambda ids: "5.0" in ids and next(deaths, False), slots=2)
