@@ -27,6 +27,7 @@ _JOIN_SECONDS = 300  # for all processes to be there
 _LEAVE_SECONDS = 3600  # for process 0 to judge and write while the others have nothing left to do
 _HEARTBEAT_SECONDS = 20  # after which jax ends all processes, if one of them lives but does not answer
 _GRACE_SECONDS = 3.0  # for a process with an error to learn that the error is the loss of another
+_WAIT_SECONDS = 1.0  # for a process to meet an error of its own that another one met; jax kills it after the grace
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 
 
@@ -90,6 +91,7 @@ class Watch:
         self._process = process
         self._names: dict[int, str] = {}
         self._lines: dict[int, socket.socket] = {}
+        self._has_failed = False
         if process == 0:
             self._answer(num_processes)
         else:
@@ -98,6 +100,7 @@ class Watch:
 
     def tell(self, word: bytes) -> None:
         """Tells the other ends that this process finished or failed, so that its end is no loss."""
+        self._has_failed |= word == b"failed"
         for line in self._lines.values():
             with contextlib.suppress(OSError):
                 line.sendall(word + b"\n")
@@ -140,11 +143,16 @@ class Watch:
                 if said in ("finished", "failed"):
                     selector.unregister(line)
                     if said == "failed":
-                        threading.Timer(2 * _GRACE_SECONDS, self._end, (process, "ended with an error")).start()
+                        threading.Timer(_WAIT_SECONDS, self._end_after, (process,)).start()
                 elif said.startswith("lost "):
                     self._end(*_parted(said))
                 else:
                     self._end(process, "was lost")
+
+    def _end_after(self, process: int) -> None:
+        """Ends this process because of another's error, unless it has one of its own to tell."""
+        if not self._has_failed:
+            self._end(process, "ended with an error")
 
     def _end(self, process: int, how: str, name: str = "") -> None:
         """Says what happened, tells the others, and ends this process."""

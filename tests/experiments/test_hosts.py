@@ -85,7 +85,7 @@ def has_checkpoint(workdir: Path) -> bool:
 
 def kill_in_training(processes: list[subprocess.Popen[str]], number: int, workdir: Path) -> str:
     """Kills one of two processes after some epochs; what the other one then said on stderr."""
-    with within(240) as goes_on:
+    with within(600) as goes_on:
         while not (has_checkpoint(workdir) and len(records(workdir)) >= 8) and goes_on():
             assert all(process.poll() is None for process in processes), processes[number].communicate()
     processes[number].send_signal(signal.SIGKILL)
@@ -141,7 +141,7 @@ def test_a_signal_to_one_process_saves_and_stops_both(start: Start, cif_folder: 
     workdir = tmp_path / "two"
     flags = (*directory_flags(cif_folder), *TINY, "--config.train.epochs=100000", f"--workdir={workdir}")
     processes = start(*flags)
-    with within(240) as goes_on:
+    with within(600) as goes_on:
         while not records(workdir) and goes_on():
             pass
     processes[1].terminate()
@@ -155,7 +155,7 @@ def test_a_signal_to_one_process_saves_and_stops_both(start: Start, cif_folder: 
 def test_an_error_of_one_process_is_told_by_both(start: Start, cif_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     processes = start(*directory_flags(cif_folder), *TINY, f"--workdir={tmp_path / 'file'}")
-    (_, of_first), (_, of_second) = (process.communicate(timeout=120) for process in processes)
+    (_, of_first), (_, of_second) = (process.communicate(timeout=300) for process in processes)
     assert "is a file; name a folder" in of_first
     assert "error: process 0" in of_second and "ended with an error" in of_second
     assert [process.returncode for process in processes] == [1, 1]
