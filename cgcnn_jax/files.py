@@ -59,5 +59,8 @@ def lock_if_free(path: Path, *, waits: bool = False) -> Iterator[bool]:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
             is_held = True
         except OSError:
+            # Waiting ends in an error only where there are no locks at all.
+            if waits:
+                raise
             is_held = False
         yield is_held

@@ -102,6 +102,7 @@ def test_a_diverging_member_is_left_behind(trained):
     assert records[2] == []
 
 
+@pytest.mark.slow
 def test_a_stopped_population_goes_on_to_the_same_bits(trained, assert_same, tmp_path):
     problem, expected, records = trained
     again = {number: [] for number in range(len(OWN))}
