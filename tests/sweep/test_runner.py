@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +25,14 @@ TRIALS = [
     {"optimizer.learning_rate": 1e-2, "model.features": 3, "train.seed": 0},
     {"optimizer.learning_rate": 1e-3, "model.features": 3, "train.seed": 0},
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiling():
+    """These tests compile more than they compute."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 class StopAfter(SweepWatcher):

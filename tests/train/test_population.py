@@ -24,6 +24,14 @@ COMMON = {"settings": {"epochs": 6, "patience": 2, "average_decay": 0.5}, "optim
 OWN = ((0, 1e-2, 1e-3, 0.2), (1, 0.3, 1e-4, 0.0), (2, 1e12, 1e-3, 0.5))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiling():
+    """These tests compile more than they compute."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def fit_members(problem, *, own=OWN, parallel="shard", folder=None, **callbacks):
     members = [Member(init_variables(problem.model, one[0], problem.table), *one) for one in own]
 
