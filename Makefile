@@ -35,7 +35,7 @@ lint: $(READY)
 
 # One file of exact versions and hashes for every supported Python; needs uv.
 lock:
-	uv pip compile pyproject.toml --universal --python-version 3.11 --extra plot --extra test --extra lint \
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra test --extra lint \
 	  --generate-hashes --no-annotate --no-emit-package cgcnn-jax --custom-compile-command "make lock" --quiet -o requirements.lock
 
 clean:
