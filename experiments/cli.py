@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments import allocator, compilation
 
-_SECONDS_FOR_SCHEDULER = 60  # in which a scheduler that restarts is back
+_SECONDS_FOR_SCHEDULER = 15  # in which a scheduler that restarts is back
 STOPPED = 75  # exit status of a run that was stopped and can go on; EX_TEMPFAIL of sysexits.h
 
 ALLOCATOR = flags.DEFINE_enum("allocator", "tuned", ["tuned", "default"], "Memory settings (Linux CPU); default: none.")

@@ -113,23 +113,22 @@ class Crew:
         slots = self._slots if isinstance(self._slots, int) else self._slots()
         while not self._suspects and len(self._pending) < 2 * max(slots, 1):
             piece = self._again.popleft() if self._again else next(pieces, None)
-            if piece is None:
+            if piece is None or not self._start(piece):
                 break
-            self._start(piece)
         if not self._pending and self._suspects:
             self._start(self._suspects.popleft())
 
-    def _start(self, piece: Piece) -> None:
+    def _start(self, piece: Piece) -> bool:
+        """Hands a piece in. False if the workers just died: what they had must be seen to first."""
         for _ in range(_DEATHS):
             executor = self._hired()
             try:
                 self._pending[executor.submit(self._task, piece.items)] = piece
-                return
+                return True
             except BrokenExecutor:
-                # What is pending learns of it by itself; nothing can be added any more.
                 if self._pending:
                     self._again.appendleft(piece)
-                    return
+                    return False
                 self._dismiss()
         raise RuntimeError(f"the workers die before they have done anything; {_ADVICE}")
 

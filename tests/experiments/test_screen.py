@@ -56,7 +56,8 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
 
 def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     found = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
+    alive = [child for child in found if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if "spawn_main" in " ".join(child.cmdline())]
 
 
 def check(output: Path, model: Path, lines: Path) -> None:
@@ -64,7 +65,8 @@ def check(output: Path, model: Path, lines: Path) -> None:
     table = pd.concat([pd.read_parquet(part) for part in sorted((output / "parts").iterdir())], ignore_index=True)
     wanted = Predictor.restore(model).predict_entries(read_demo())
     assert table["id"].tolist() == [*wanted["id"], "odd"]
-    np.testing.assert_allclose(table["prediction"][:-1], wanted["prediction"], rtol=1e-5)
+    # float32, in batches of another shape; some values are near zero.
+    np.testing.assert_allclose(table["prediction"][:-1], wanted["prediction"], rtol=1e-5, atol=1e-6)
     assert "no lattice" in table["reason"].iloc[-1]
     best = pd.read_csv(output / "top.csv")
     assert best["id"].tolist() == table.sort_values("prediction", kind="stable")["id"].head(5).tolist()

@@ -109,6 +109,31 @@ def test_without_deaths_every_piece_is_done_once_and_few_are_in_hand(monkeypatch
     assert works.pools[0].most == 6  # twice the tasks they do at a time
 
 
+def test_workers_that_die_while_more_is_handed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying(Pool):
+        """Two of its pieces are pending when the third finds it broken."""
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if len(self._waiting) == 2 and len(works.pools) == 1:
+                self._is_broken = True
+                for future, _ in self._waiting:
+                    future.set_exception(BrokenProcessPool("a process was terminated abruptly"))
+                self._waiting = []
+            return super().submit(fn, *args, **kwargs)
+
+    works = Works(lambda ids: False, slots=2)
+
+    def hire() -> tuple[Executor, int]:
+        works.pools.append(Dying(lambda ids: False, works.calls, 2))
+        return works.pools[-1], 2
+
+    monkeypatch.setattr(works, "hire", hire)
+    found = works.results(pieces(8, 2), monkeypatch)
+    assert set(found.values()) == {"done"} and len(found) == 16
+    assert len(works.pools) == 2
+    assert set(works.calls.values()) == {1}
+
+
 def test_a_cluster_that_grows_gets_more_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = iter([1, 1, *[3] * 20])
     works = Works(lambda ids: False, slots=3)
