@@ -145,7 +145,11 @@ class Watch:
                     if said == "failed":
                         threading.Timer(_WAIT_SECONDS, self._end_after, (process,)).start()
                 elif said.startswith("lost "):
-                    self._end(*_parted(said))
+                    about, how, name = _parted(said)
+                    if about == self._process:
+                        selector.unregister(line)  # it ends because of this one, which is about to say why
+                    else:
+                        self._end(about, how, name)
                 else:
                     self._end(process, "was lost")
 
