@@ -62,7 +62,8 @@ def observe(workdir: Path, flags: Sequence[str], environment: dict[str, str]) ->
     Raises:
       RuntimeError: If it fails, with the end of what it said.
     """
-    command = [sys.executable, "-m", "experiments.train", f"--workdir={workdir}", *flags]
+    # The report compiles a program of its own, for the vectors of crystals.
+    command = [sys.executable, "-m", "experiments.train", f"--workdir={workdir}", "--noreport", *flags]
     # stderr to a file: a pipe that nobody reads while the run is watched would stop it.
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(

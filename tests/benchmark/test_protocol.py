@@ -259,7 +259,7 @@ def configured_as_typed(config: ConfigDict, path: Path | str, fold: int) -> Conf
 def test_a_fold_is_the_run_that_train_makes(config: ConfigDict, crystals: Path, whole: Path, tmp_path: Path) -> None:
     typed = configured_as_typed(config, crystals, fold=1)
     assert json.loads((whole / "fold_1" / "config.json").read_text()) == json.loads(json.dumps(configs.to_dict(typed)))
-    run(typed, tmp_path)
+    run(typed, tmp_path, report=False)
     for name in ("config.json", "split.json", "predictions.csv"):
         assert (tmp_path / name).read_bytes() == (whole / "fold_1" / name).read_bytes()
     # So that the run may as well go on, or be judged again, as one.

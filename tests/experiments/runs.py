@@ -8,14 +8,14 @@ ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 # Small enough for seconds, large enough to learn something.
-TINY = (
+SMALL = (
     "--config.train.epochs=3",
     "--config.train.batch_size=16",
     "--config.model.features=8",
     "--config.model.num_convs=2",
     "--config.data.workers=1",
-    "--noreport",
 )
+TINY = (*SMALL, "--noreport")  # of experiments.train
 
 
 def directory_flags(folder: Path) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import pytest
 
 from cgcnn_jax.data import elements
 from cgcnn_jax.data.sources import read_demo
-from tests.experiments.runs import ROOT, TINY, Run
+from tests.experiments.runs import ROOT, SMALL, Run
 
 MATBENCH = ("--suite=matbench", "--config=configs/formation_energy.py")
 
@@ -47,7 +47,7 @@ def test_five_folds_a_record_and_a_table(run: Run, data: Path, tmp_path: Path) -
         "--config.split.val_ratio=0",
         f"--data={data}",
         f"--workdir={tmp_path}",
-        *TINY,
+        *SMALL,
         "--config.train.epochs=2",
         "--config.model.num_convs=1",
     )
@@ -81,7 +81,7 @@ def test_a_signal_ends_in_the_status_that_says_go_on(data: Path, tmp_path: Path)
         "--tasks=matbench_phonons",
         f"--data={data}",
         f"--workdir={tmp_path}",
-        *TINY,
+        *SMALL,
         "--config.train.epochs=100000",
     )
     process = subprocess.Popen(

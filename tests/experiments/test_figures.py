@@ -1,12 +1,15 @@
+import shutil
 from pathlib import Path
 
 from cgcnn_jax.data.crystal import Crystal
 from tests.experiments.runs import Run
 
 
-def test_figures_of_a_run_lie_in_its_folder(run: Run, trained: Path) -> None:
-    done = run("figures", "--figure=contents", f"--workdir={trained}")
-    drawn = [trained / f"{name}.png" for name in ("elements", "atoms", "occurrence")]
+def test_figures_of_a_run_lie_in_its_folder(run: Run, trained: Path, tmp_path: Path) -> None:
+    # A copy, because other tests look at what training leaves in the folder.
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    done = run("figures", "--figure=contents", f"--workdir={workdir}")
+    drawn = [workdir / f"{name}.png" for name in ("elements", "atoms", "occurrence")]
     assert done.stdout.split() == [str(file) for file in drawn] and all(file.exists() for file in drawn)
 
 

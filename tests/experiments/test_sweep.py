@@ -45,7 +45,8 @@ def test_sigterm_saves_and_the_same_command_goes_on_repeating_nothing(sweep_file
     command = [sys.executable, "-m", "experiments.sweep", f"--config={sweep_file}", f"--workdir={workdir}"]
     command += ["--config.train.epochs=30", "--config.model.features=4", "--config.data.workers=1"]
     folder = SweepFolder(workdir)
-    started = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # A pipe that nobody reads would fill with the progress bar and block the process.
+    started = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
     while len(folder.trial(0).records()) < 3:
         assert started.poll() is None and time.monotonic() < deadline

@@ -167,9 +167,9 @@ def test_sigterm_saves_and_leaves(run: Run, cif_folder: Path, tmp_path: Path) ->
         [sys.executable, "-m", "experiments.train", *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     records = tmp_path / "run" / "metrics.jsonl"
-    for _ in range(1200):
-        if records.exists() and records.read_text():
-            break
+    deadline = time.monotonic() + 300
+    while not (records.exists() and records.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.terminate()
     out, err = process.communicate(timeout=60)

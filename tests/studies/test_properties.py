@@ -187,13 +187,13 @@ def test_a_diverged_run_is_recorded_and_not_repeated(
 
     def explode(config: ConfigDict, path: Path, **keywords: object) -> None:
         path.mkdir(parents=True)
-        raise Diverged("loss is nan at step 7")
+        raise Diverged(7, 1)
 
     monkeypatch.setattr(properties, "run", explode)
     one = study(data, tmp_path)
     jobs = one.jobs("formation_energy")
     assert one.run(jobs)
-    assert [one.record(job)["failed"] for job in jobs] == ["loss is nan at step 7"] * 2
+    assert [one.record(job)["failed"] for job in jobs] == [str(Diverged(7, 1))] * 2
     assert json.loads((one.place(jobs[0]).path / "record.json").read_text())["convolution"] == "Eq. 4"
     monkeypatch.setattr(properties, "run", None)
     assert one.run(jobs)
