@@ -30,7 +30,9 @@ def keep_compiled_programs() -> Path | None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
     # For every program it finds, XLA for CPUs prints pages about preferences it takes for missing instructions. What
     # really goes wrong in XLA reaches Python as an exception.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # 1 is what jax sets itself, and what the children of a process with jax inherit.
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     return folder
 
 
