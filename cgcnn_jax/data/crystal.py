@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 # No bond is shorter: H2's is 0.74 Å. Closer atoms are a split site or a broken file.
 MIN_DISTANCE = 0.5
+# Far more than any set of crystals has; the graph of so many atoms takes about a gigabyte.
+MAX_ATOMS = 100_000
+# Of a structure file: so many atoms need a tenth of it.
+MAX_BYTES = 64 << 20
+# Whole cells away from the origin. The digits of a larger fractional coordinate do not say where the atom is.
+_MAX_COORD = 1e6
+# Å. No crystal repeats in so much, or in so little.
+_MAX_LENGTH, _MIN_THICKNESS = 1e5, 0.1
 
 
 class CrystalError(ValueError):
@@ -83,17 +91,21 @@ class Crystal:
         split: str | None = None,
     ) -> "Crystal":
         """Checks and converts; species are symbols or atomic numbers. Raises CrystalError."""
+        if isinstance(species, str | bytes):
+            raise CrystalError(f"{id}: species must be a list of symbols or atomic numbers, got {species[:40]!r}")
         try:
             # The neighbour search wants rows one after another in memory, also of a transposed lattice.
             cell = np.array(lattice, dtype=np.float64, order="C").reshape(3, 3)
             coords = np.array(frac_coords, dtype=np.float64, order="C")
             numbers = np.array(
-                [elements.atomic_number(s) if isinstance(s, str) else operator.index(s) for s in species], np.int32
+                [elements.atomic_number(s) if isinstance(s, str) else _index(s) for s in species], np.int32
             )
         except (TypeError, ValueError, OverflowError) as error:
             raise CrystalError(f"{id}: {error}") from error
         if len(numbers) == 0:
             raise CrystalError(f"{id}: no atoms")
+        if len(numbers) > MAX_ATOMS:
+            raise CrystalError(f"{id}: {len(numbers):,} atoms; cells of more than {MAX_ATOMS:,} have no graph")
         if coords.shape != (len(numbers), 3):
             raise CrystalError(
                 f"{id}: {len(numbers)} species need coordinates of shape ({len(numbers)}, 3), got {coords.shape}"
@@ -104,9 +116,17 @@ class Crystal:
             )
         if not (np.isfinite(cell).all() and np.isfinite(coords).all()):
             raise CrystalError(f"{id}: lattice or coordinates hold a value that is not finite")
+        if np.abs(coords).max() > _MAX_COORD:
+            raise CrystalError(f"{id}: a fractional coordinate of {np.abs(coords).max():.3g} is out of all measure")
+        if np.abs(cell).max() > _MAX_LENGTH:
+            raise CrystalError(f"{id}: a lattice vector of {np.abs(cell).max():.3g} Å is out of all measure")
         volume = abs(np.linalg.det(cell))
         if volume < 1e-3 * len(numbers):
             raise CrystalError(f"{id}: cell of {volume:.3g} Å³ for {len(numbers)} atoms; the lattice is degenerate")
+        # The search for neighbours goes through the images of a cell that lie in a sphere of some Å.
+        thickness = volume / np.linalg.norm(np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]]), axis=1).max()
+        if thickness < _MIN_THICKNESS:
+            raise CrystalError(f"{id}: a cell {thickness:.3g} Å thick; the lattice is degenerate")
         return cls(id, cell, numbers, coords, {key: as_number(value) for key, value in (targets or {}).items()}, split)
 
     @classmethod
@@ -125,7 +145,7 @@ class Crystal:
         species = []
         for number, site in enumerate(structure):
             occupancy = sum(site.species.values())
-            if len(site.species) != 1 or abs(occupancy - 1) > 1e-3:
+            if len(site.species) != 1 or not abs(occupancy - 1) <= 1e-3:  # NaN is partial, too
                 raise CrystalError(
                     f"{id}: site {number} ({site.species_string}) is partially occupied; only ordered crystals have a "
                     "graph. Order it first (pymatgen OrderDisorderedStructureTransformation) or leave it out"
@@ -136,15 +156,23 @@ class Crystal:
     @classmethod
     def from_record(cls, record: Mapping[str, Any], default_id: str) -> "Crystal":
         """From a JSON record with lattice, species, frac_coords and optional id, properties, split."""
-        id = default_id if record.get("id") is None else str(record["id"])
+        id = printable(default_id if record.get("id") is None else str(record["id"]))
         missing = [key for key in ("lattice", "species", "frac_coords") if key not in record]
         if missing:
             raise CrystalError(f"{id}: the record has no {', '.join(missing)}; it has {', '.join(record)}")
         targets = record.get("properties") or {}
         if not isinstance(targets, Mapping):
-            raise CrystalError(f"{id}: properties must be an object of names and values, got {targets!r}")
+            raise CrystalError(f"{id}: properties must be an object of names and values, got {str(targets)[:80]}")
+        split = record.get("split")
+        if isinstance(split, bool) or not (split is None or isinstance(split, str | int)):
+            raise CrystalError(f"{id}: split must be a text or the number of a fold, got {str(split)[:80]}")
         return cls.from_arrays(
-            id, record["lattice"], record["species"], record["frac_coords"], targets, record.get("split")
+            id,
+            record["lattice"],
+            record["species"],
+            record["frac_coords"],
+            targets,
+            str(split) if isinstance(split, int) else split,
         )
 
     def read(self) -> "Crystal":
@@ -179,6 +207,9 @@ class CrystalFile:
     def read(self) -> Crystal:
         from cgcnn_jax.data.sources import cif, files
 
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        if size > MAX_BYTES:
+            raise CrystalError(f"{self.id}: a file of {size >> 20} MB; above {MAX_BYTES >> 20} MB none is read")
         sites = cif.read_plain(self.path)
         if sites is None:
             return Crystal.from_structure(self.id, files.read_structure(self.path), self.targets, self.split)
@@ -189,7 +220,11 @@ class CrystalFile:
         # pymatgen reads the file, and how is decided by its name. Not gemmi's version: what it reads, it reads as
         # pymatgen does, to the order of sites and the last bit, so graphs are the same with it and without.
         reader = f"{self.path.name}\0{pymatgen_version()}\0"
-        return hashlib.sha256(reader.encode() + self.path.read_bytes()).hexdigest()
+        content = hashlib.sha256(reader.encode(errors="surrogateescape"))
+        with self.path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                content.update(piece)
+        return content.hexdigest()
 
 
 @cache
@@ -204,17 +239,31 @@ def pymatgen_version() -> str:
 def as_number(value: Any) -> float:
     """A float; NaN for what is not a number (None, text), so that it counts as unknown."""
     try:
-        return float(value)
+        # Python takes 1_5 for 15.
+        return float("nan") if isinstance(value, str) and "_" in value else float(value)
     except (TypeError, ValueError, OverflowError):
         return float("nan")
+
+
+def printable(text: str) -> str:
+    """The text, with what no UTF-8 file can hold (half characters of JSON, bytes of a file's name) written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def parse_json(text: str, where: str) -> Any:
     """JSON with the place of the error in the message."""
     try:
         return json.loads(text)
-    except ValueError as error:  # a JSONDecodeError, or a number of thousands of digits
+    # A JSONDecodeError, a number of thousands of digits, or thousands of open brackets.
+    except (ValueError, RecursionError) as error:
         raise CrystalError(f"{where}: not JSON ({error})") from error
+
+
+def _index(number: Any) -> int:
+    """An atomic number; True is none."""
+    if isinstance(number, bool):
+        raise TypeError(f"{number} is no atomic number")
+    return operator.index(number)
 
 
 def reduced_formula(species: np.ndarray, counts: np.ndarray) -> str:

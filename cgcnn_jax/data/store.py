@@ -26,8 +26,8 @@ from cgcnn_jax.data.featurize import Featurize
 from cgcnn_jax.files import write_bytes
 from cgcnn_jax.graph import CrystalGraphs, PadBudget, concatenate, offsets, select, unpad
 
-# Raise when the arrays change their meaning: old stores are then built anew, never misread.
-FORMAT = 2
+# Raise when the arrays change their meaning, or other crystals are refused: old stores are then built anew, never misread.
+FORMAT = 3
 _CHUNK = 256
 # Starting worker processes takes as long as building this many chunks.
 _MIN_CHUNKS = 8

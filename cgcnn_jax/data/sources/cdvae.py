@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cgcnn_jax.data.crystal import Crystal, Rejected, as_number, pymatgen_version
+from cgcnn_jax.data.sources import stated
 from cgcnn_jax.data.sources.files import parse
 from cgcnn_jax.data.splits import NAMES
 
@@ -38,9 +39,9 @@ class CrystalText:
     split: str | None = None
 
     def read(self) -> Crystal:
-        from pymatgen.core import Structure
+        from pymatgen.io.cif import CifParser
 
-        structure = parse(lambda: Structure.from_str(self.cif, fmt="cif"), f"{self.id}: its CIF cannot be read")
+        structure = parse(lambda: stated.read(CifParser.from_str(self.cif)), f"{self.id}: its CIF cannot be read")
         return Crystal.from_structure(self.id, structure, self.targets, self.split)
 
     def digest(self) -> str:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cgcnn_jax.data import elements
+from cgcnn_jax.data.crystal import MAX_ATOMS, MAX_BYTES
+from cgcnn_jax.data.sources import stated
 
 # pymatgen's order of sites: Pauling electronegativity in its table (elements.csv has revised ones), then the symbol.
 # He, Ne and Ar have none and no place; files with them are not plain.
@@ -28,6 +30,8 @@ _RANK = {elements.atomic_number(symbol): rank for rank, symbol in enumerate(_ORD
 # pymatgen's site_tolerance and frac_tolerance.
 _SAME_SITE = 1e-4
 _SNAP = 1e-4
+# Sites that are compared each with each; of more, scipy's import is the lesser part.
+_FEW = 2000
 
 _PLAIN_BYTES = bytes([*b"\t\n", *range(0x20, 0x7F)])
 # Where the two tokenizers part: "#" behind a quote or a semicolon, ";" behind a closing ";", and "loop_" with more to it.
@@ -40,12 +44,6 @@ _SYMBOL = re.compile(r"([A-Z][a-z]?)[\d.]*[+-]?")  # Fe, Fe1, O2-, Fe2.5+
 _PART = r"[1-9]\d?/(?:2|3|4|6|8|12|24)"  # what gemmi holds exactly
 _TERM = rf"[+-]?[xyz](?:[+-][xyz])?(?:[+-]{_PART})?|[+-]?{_PART}[+-][xyz](?:[+-][xyz])?"
 _OPERATION = re.compile(rf"(?:{_TERM}),(?:{_TERM}),(?:{_TERM})")
-_OPERATION_TAGS = (  # in the order in which pymatgen looks for them
-    "_symmetry_equiv_pos_as_xyz",
-    "_symmetry_equiv_pos_as_xyz_",
-    "_space_group_symop_operation_xyz",
-    "_space_group_symop_operation_xyz_",
-)
 
 
 class Unusual(ValueError):
@@ -65,7 +63,7 @@ def read_plain(path: Path) -> Sites | None:
     if path.suffix.lower() != ".cif" or not _has_gemmi():
         return None
     try:
-        return parse_plain(path.read_bytes())
+        return parse_plain(path.read_bytes()) if path.stat().st_size <= MAX_BYTES else None
     except (FileNotFoundError, Unusual):
         return None
 
@@ -76,7 +74,9 @@ def parse_plain(data: bytes) -> Sites:
     lattice = _lattice(tags)
     operations = _operations(tags)
     species, coords = _atoms(tags)
+    _require(len(operations) * len(coords) <= 2 * MAX_ATOMS, "very many atoms")
     index, images = _expand(operations, coords)
+    _check_formula(tags, species[index])
     order = np.argsort([_RANK[number] for number in species[index]], kind="stable")
     return Sites(lattice, species[index][order], images[order])
 
@@ -182,10 +182,21 @@ def _lattice(tags: _Tags) -> np.ndarray:
 
 def _operations(tags: _Tags) -> np.ndarray:
     """The symmetry operations as they act on (x, y, z, 1), f64[n_operation, 4, 4]."""
-    tag = next((tag for tag in _OPERATION_TAGS if tag in tags), "symmetry operations")
+    tag = next((tag for tag in stated.OPERATIONS if tag in tags), "symmetry operations")
     operations = np.array([_operation(text) for text in tags.texts(tags.columns(tag)[tag])])
     _require(bool((operations == np.eye(4)).all((1, 2)).any()), "no identity among the symmetry operations")
+    _require(stated.is_group(tuple(one.tobytes() for one in operations)), "symmetry operations that are no group")
     return operations
+
+
+def _check_formula(tags: _Tags, species: np.ndarray) -> None:
+    numbers, counts = np.unique(species, return_counts=True)
+    found = {elements.symbol(int(number)): int(count) for number, count in zip(numbers, counts, strict=True)}
+    formula, units = (tags.texts([tags.values.get(tag, "?")])[0] for tag in (stated.FORMULA, stated.UNITS))
+    try:
+        stated.confirms(formula, units, found)
+    except ValueError as error:
+        raise Unusual(f"another formula: {error}") from error
 
 
 @functools.lru_cache(maxsize=4096)
@@ -250,11 +261,19 @@ def _expand(operations: np.ndarray, coords: np.ndarray) -> tuple[np.ndarray, np.
         images = np.concatenate([orbit[keep] for orbit, keep in zip(images, kept, strict=True)])
     else:
         index, images = np.arange(len(coords)), images[:, 0]
-    for start in range(0, len(images), 64):
-        rows = images[start : start + 64]
-        near = np.count_nonzero(_apart(rows, images) < 1.1 * _SAME_SITE)
-        _require(near == len(rows), "two sites at one place")  # each is near itself
+    _require(not _has_pair(images, 1.1 * _SAME_SITE), "two sites at one place")
     return index, images
+
+
+def _has_pair(points: np.ndarray, apart: float) -> bool:
+    """Whether two points are nearer than this in every coordinate."""
+    if len(points) <= _FEW:
+        rows = (points[start : start + 64] for start in range(0, len(points), 64))
+        return any(np.count_nonzero(_apart(some, points) < apart) > len(some) for some in rows)  # each is near itself
+    from scipy.spatial import cKDTree
+
+    # 1 - 1e-17 is 1.
+    return bool(cKDTree(points % 1.0, boxsize=1.0).query_pairs(apart, p=np.inf))
 
 
 def _distinct(orbit: np.ndarray) -> np.ndarray:

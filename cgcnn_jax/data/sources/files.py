@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgcnn_jax.data.crystal import CrystalError, CrystalFile, Rejected
+from cgcnn_jax.data.crystal import CrystalError, CrystalFile, Rejected, printable
+from cgcnn_jax.data.sources import stated
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -28,10 +29,12 @@ def read_files(paths: Iterable[str | Path]) -> Iterator[CrystalFile | Rejected]:
                 yield file if isinstance(file, Rejected) else CrystalFile(_id_of(file.relative_to(path)), file)
             if is_empty:
                 yield Rejected(str(path), f"{path}: a folder without structure files ({', '.join(_SUFFIXES)}, POSCAR)")
-        elif path.exists():
+        elif path.is_file():
             yield CrystalFile(_id_of(Path(path.name)), path)
         else:
-            yield Rejected(str(path), f"{path}: no such file")
+            # A pipe or a device might never end.
+            what = "neither a file nor a folder" if path.exists() else "no such file"
+            yield Rejected(printable(str(path)), f"{printable(str(path))}: {what}")
 
 
 def read_structure(path: Path) -> "Structure":
@@ -41,9 +44,15 @@ def read_structure(path: Path) -> "Structure":
       CrystalError: If pymatgen cannot read it, with pymatgen's reason.
     """
     from pymatgen.core import Structure
+    from pymatgen.io.cif import CifParser
 
+    # As pymatgen tells them.
+    is_cif = ".cif" in path.name.lower() or ".mcif" in path.name.lower()
     try:
-        return parse(lambda: Structure.from_file(path), f"{path.name}: cannot be read")
+        return parse(
+            lambda: stated.read(CifParser(path)) if is_cif else Structure.from_file(path),
+            f"{path.name}: cannot be read",
+        )
     except FileNotFoundError as error:
         raise CrystalError(f"{path.name}: cannot be read (there is no {path} any more)") from error
 
@@ -88,4 +97,4 @@ def _is_structure(path: Path) -> bool:
 
 
 def _id_of(path: Path) -> str:
-    return str(path.with_suffix("")) if path.suffix.lower() in _SUFFIXES else str(path)
+    return printable(str(path.with_suffix("") if path.suffix.lower() in _SUFFIXES else path))

@@ -159,10 +159,9 @@ def test_oxidation_states_do_not_change_the_crystal(shared_data, tmp_path):
         "the newer tags": ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz"),
         "translations first, in capitals": ("'-x, -y, -z'", "'1/2-X,1/2+Y,-1/3-Z'"),
         "an operation twice": (" 2 '-x", " 3 'x,y,z'\n 2 '-x"),
-        "operations that are no group": ("'-x, -y, -z'", "'y, z, x+1/4'"),
         "dummies by their flag": (SITES, SITES.replace("occupancy", "calc_flag").replace(" 1\n", " dum\n")),
         "no implicit hydrogens": (SITES, SITES.replace("occupancy", "attached_hydrogens").replace(" 1\n", " 0\n")),
-        "a wrong formula": ("data_TiO2", "data_x\n_chemical_formula_sum 'Na3 Cl'"),
+        "the formula of the cell": ("data_TiO2", "data_x\n_chemical_formula_sum 'O2 Ti'\n_cell_formula_units_Z 1"),
         "no formula": ("data_TiO2", "data_x\n_chemical_formula_sum ?"),
         "a text field with comments in it": ("data_TiO2", "data_x\n_audit\n;\na # b 'c\n;\n"),
         "a comment behind a value": ("9.50", "9.50 # Angstrom"),
@@ -238,6 +237,9 @@ def test_what_is_odd_but_read_alike(tmp_path, change):
         ("'-x, -y, -z'", "'x+x, -y, -z'", "operation"),
         ("'-x, -y, -z'", "'x, x, -z'", "operation"),
         ("'-x, -y, -z'", "?", "operation"),
+        ("'-x, -y, -z'", "'y, z, x+1/4'", "no group"),
+        ("data_TiO2", "data_x\n_chemical_formula_sum 'Na3 Cl'", "formula"),
+        ("data_TiO2", "data_x\n_chemical_formula_sum 'O2 Ti'\n_cell_formula_units_Z 2", "formula"),
         ("0.5 0.5 0.5", "0.5 0.5 0.49995", "nearly coincide"),
         (" Ti Ti1", " N N1 0.1 0.2 0.21 1\n Ti Ti1", "one place"),
         (" Ti Ti1", " N N1 0.90001 0.8 0.79 1\n Ti Ti1", "one place"),  # at the other oxygen
@@ -314,7 +316,7 @@ def test_mutated_files_are_read_as_pymatgen_reads_them_or_not_at_all(shared_data
     files = [text for text in files if len(text) < 4000] + [PLAIN] * 5
     results = [compare(mutated(rng.choice(files), rng).encode(), tmp_path) for _ in range(300)]
     # Each of the three happens often enough for the claim to mean something.
-    assert min(results.count(True), results.count(False), results.count(None)) >= 25
+    assert min(results.count(True), results.count(False), results.count(None)) >= 15
 
 
 def test_the_order_of_elements_is_pymatgens():

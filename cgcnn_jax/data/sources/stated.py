@@ -1,0 +1,225 @@
+"""What a CIF says of itself, held against what was read from it.
+
+pymatgen reads on where a file is cut short or contradicts itself: operations that it cannot parse become P1, sites
+that it cannot name are dropped, "." becomes 0, and of a negative cell length the sign is lost. Such a crystal would get
+a prediction that looks like any other. So the cell, the operations and the sites must be those that stand in the file,
+and where the file gives its formula, the sites must make it.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgcnn_jax.data import elements
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+    from pymatgen.io.cif import CifParser
+
+FORMULA, UNITS = "_chemical_formula_sum", "_cell_formula_units_Z"
+_CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+_AXES = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
+_LABEL, _SYMBOL, _OCCUPANCY = "_atom_site_label", "_atom_site_type_symbol", "_atom_site_occupancy"
+OPERATIONS = (  # in the order in which pymatgen looks for them
+    "_symmetry_equiv_pos_as_xyz",
+    "_symmetry_equiv_pos_as_xyz_",
+    "_space_group_symop_operation_xyz",
+    "_space_group_symop_operation_xyz_",
+)
+_GROUPS = (
+    *("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt", "_space_group_name_Hall"),
+    *("_symmetry_Int_Tables_number", "_space_group_IT_number"),
+)
+_NO_SYMMETRY = ("", "?", ".", "P1", "1")
+_UNCERTAINTY = re.compile(r"\(.*")
+_NAME = re.compile(r"([A-Z][a-z]?)(?![a-z])")
+_GROUPS_OF_ATOMS = ("OH", "NO3")  # of which pymatgen drops the one and takes one atom of the other
+# pymatgen compares every site with all others under every operation: some 0.3 µs each, and a minute in all.
+_MOST_COMPARISONS = 2e8
+_LARGEST_GROUP = 192
+
+
+def read(parser: "CifParser") -> "Structure":
+    """The structure of a CIF.
+
+    Raises:
+      ValueError: If there is none or more than one, or the file contradicts what pymatgen makes of it.
+    """
+    blocks = [values for values in parser.as_dict().values() if _AXES[0] in values]
+    if len(blocks) > 1:
+        raise ValueError(f"{len(blocks)} data blocks with atoms; a file must hold one structure, so take it apart")
+    for values in blocks:
+        _check_sites(values)
+        _check_operations(values)
+    structure = parser.parse_structures(primitive=False)[0]
+    # Disorder and dummies are refused later, and with what to do about them.
+    if blocks and structure.is_ordered and all(_plain(one.symbol) in elements.ELEMENTS for one in structure.elements):
+        _check_cell(blocks[0], structure)
+        species = Counter(site.specie.symbol for site in structure)
+        is_confirmed = confirms(_text(blocks[0], FORMULA), _text(blocks[0], UNITS), species)
+        doubt = _doubt(blocks[0], len(parser.symmetry_operations))
+        if doubt and not is_confirmed:
+            raise ValueError(f"{doubt}; mend it, or state the content of the cell ({FORMULA} and {UNITS})")
+    return structure
+
+
+def confirms(formula: str, units: str, species: Mapping[str, int]) -> bool:
+    """Whether a formula tells the number of atoms in the cell, and it is theirs.
+
+    Args:
+      formula: Of _chemical_formula_sum, such as 'Fe2 O3'; of one unit, or of all of the cell, as pymatgen writes it.
+      units: Formula units in the cell; both may be absent.
+      species: Symbol -> atoms in the cell.
+
+    Raises:
+      ValueError: If the atoms do not make the formula.
+    """
+    stated = _counts(formula)
+    if not stated:
+        return False
+    found = Counter({_plain(symbol): 0 for symbol in species})
+    for symbol, count in species.items():
+        found[_plain(symbol)] += count
+    factor = found.total() / sum(stated.values())
+    z = _number(units)
+    # pymatgen writes Z times the formula, Na4 Cl4, and Z beside it; of Cl Na with Z = 4 one unit is not the cell.
+    factors = [1.0] if z is None or z <= 0 or all(count % z == 0 for count in stated.values()) else []
+    factors += [z] if z is not None and z > 0 else []
+    is_whole = any(abs(factor - known) <= 0.01 * known for known in factors)
+    is_alike = stated.keys() == found.keys() and all(
+        abs(found[symbol] - factor * count) <= 0.01 * found[symbol] for symbol, count in stated.items()
+    )
+    # Without Z any number of units may be in the cell, but not less than one.
+    if not is_alike or not (is_whole or (not z and factor > 1)):
+        content = " ".join(f"{symbol}{found[symbol]}" for symbol in sorted(found))
+        times = f" with {units} units in the cell" if z else ""
+        raise ValueError(
+            f"its sites make {content}, but {FORMULA} is {formula!r}{times}: atoms or symmetry operations are missing, "
+            "or the formula is wrong"
+        )
+    return is_whole
+
+
+@lru_cache(maxsize=256)
+def is_group(operations: tuple[bytes, ...]) -> bool:
+    """Whether operations on (x, y, z, 1), each the bytes of f64[4, 4], are a group but for whole translations.
+
+    A list that lost some is none, unless what is left happens to be a subgroup.
+    """
+    distinct = np.unique([_modulo_1(np.frombuffer(one).reshape(4, 4)) for one in operations], axis=0)
+    if len(distinct) > _LARGEST_GROUP:
+        return False
+    known = {_key(one) for one in distinct}
+    return all(_key(product) in known for one in distinct for product in _modulo_1(one @ distinct))
+
+
+def _modulo_1(operations: np.ndarray) -> np.ndarray:
+    # Thirds may have few digits.
+    operations = operations.copy()
+    shifts = np.round(operations[..., :3, 3] * 24) / 24
+    is_close = np.abs(shifts - operations[..., :3, 3]) < 5e-3
+    operations[..., :3, 3] = np.where(is_close, shifts, operations[..., :3, 3]) % 1.0
+    return operations
+
+
+def _key(operation: np.ndarray) -> tuple[int, ...]:
+    turn = np.rint(operation[:3, :3]).astype(int).ravel().tolist()
+    return (*turn, *(np.rint(operation[:3, 3] * 1000).astype(int) % 1000).tolist())
+
+
+def _check_sites(values: Mapping[str, Any]) -> None:
+    n_operation = max(len(_column(values, tag)) for tag in OPERATIONS)
+    n_site = len(_column(values, _AXES[0]))
+    if n_site**2 * max(n_operation, 1) > _MOST_COMPARISONS:
+        raise ValueError(
+            f"{n_site} sites and {n_operation} operations would keep pymatgen for more than a minute; write plain "
+            "symbols and explicit operations, which the fast reader takes (pip install 'cgcnn-jax[fast]')"
+        )
+    for tag in _AXES:
+        for place, text in enumerate(_column(values, tag)):
+            if _number(text) is None:
+                raise ValueError(f"site {place} has {text!r} as {tag}, which must be a number")
+    for place, text in enumerate(_column(values, _OCCUPANCY)):
+        number = _number(text)
+        if text != "?" and (number is None or number <= 0):
+            raise ValueError(f"site {place} has {text!r} as {_OCCUPANCY}, which must be a number greater than 0")
+
+
+def _check_operations(values: Mapping[str, Any]) -> None:
+    from pymatgen.core.operations import SymmOp
+
+    texts = next((column for tag in OPERATIONS if (column := _column(values, tag))), [])
+    matrices = []
+    for text in texts:
+        try:
+            matrix = SymmOp.from_xyz_str(text).affine_matrix
+        except (ValueError, IndexError, KeyError) as error:
+            raise ValueError(f"the symmetry operation {text!r} cannot be read") from error
+        if text.count(",") != 2 or abs(abs(np.linalg.det(matrix[:3, :3])) - 1) > 1e-6:
+            raise ValueError(f"the symmetry operation {text!r} is none: it must turn space, not flatten or stretch it")
+        matrices.append(np.array(matrix, float).tobytes())
+    if texts and not is_group(tuple(matrices)):
+        raise ValueError(f"the {len(texts)} symmetry operations are no group; some are missing or wrong")
+
+
+def _check_cell(values: Mapping[str, Any], structure: "Structure") -> None:
+    for name, read in zip(_CELL, structure.lattice.parameters, strict=True):
+        text = _text(values, f"_cell_{name}")
+        stated = _number(text)
+        if text and (stated is None or abs(stated - read) > 1e-3 * read):
+            raise ValueError(f"_cell_{name} is {text!r}, and the lattice read has {read:.6g}; there is no such cell")
+
+
+def _doubt(values: Mapping[str, Any], n_operation: int) -> str:
+    """What pymatgen had to guess; empty if nothing."""
+    groups = [re.sub(r"[\s_]", "", _text(values, tag)) for tag in _GROUPS]
+    if n_operation == 1 and not any(_column(values, tag) for tag in OPERATIONS):
+        named = next((group for group in groups if group.upper() not in _NO_SYMMETRY), None)
+        if named:
+            return f"it names the space group {named}, but no operations of it are known"
+    names = _column(values, _SYMBOL) or _column(values, _LABEL)
+    for place, name in enumerate(names):
+        match = _NAME.match(name)
+        if match is None or _plain(match[1]) not in elements.ELEMENTS or name.startswith(_GROUPS_OF_ATOMS):
+            return f"site {place} is called {name!r}, which is not the symbol of an element"
+    return ""
+
+
+def _counts(formula: str) -> Counter[str]:
+    """Symbol -> number; empty if it cannot be told."""
+    parts = re.findall(r"([A-Z][a-z]?)\s*(\d+(?:\.\d+)?|)\s*", formula)
+    if "".join(symbol + number for symbol, number in parts) != re.sub(r"\s", "", formula):
+        return Counter()
+    found: Counter[str] = Counter()
+    for symbol, number in parts:
+        found[_plain(symbol)] += float(number or 1)  # type: ignore[assignment]
+    return found if min(found.values(), default=0) > 0 and found.keys() <= elements.ELEMENTS.keys() else Counter()
+
+
+def _plain(symbol: str) -> str:
+    return "H" if symbol in ("D", "T") else symbol
+
+
+def _number(text: str) -> float | None:
+    """0.25, and 0.25(3), which is 0.25; None for any other text."""
+    try:
+        value = float(_UNCERTAINTY.sub("", text))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and "_" not in text else None
+
+
+def _column(values: Mapping[str, Any], tag: str) -> Sequence[str]:
+    found = values.get(tag) or []
+    return [found] if isinstance(found, str) else found
+
+
+def _text(values: Mapping[str, Any], tag: str) -> str:
+    """A single value; a list of one counts, as pymatgen takes it."""
+    found: Iterable[str] = _column(values, tag)
+    return " ".join(found).strip()

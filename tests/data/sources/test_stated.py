@@ -1,0 +1,156 @@
+"""A CIF that is cut short or contradicts itself is refused, with and without the fast reader."""
+
+import sys
+
+import pytest
+
+from cgcnn_jax.data.crystal import Crystal, CrystalError, CrystalFile
+from cgcnn_jax.data.sources import cif, stated
+from cgcnn_jax.data.sources.cdvae import CrystalText
+
+# Rock salt as the Crystallography Open Database has it, but in the subgroup Fmmm, whose operations fit a page.
+ROCK_SALT = """\
+data_NaCl
+_chemical_formula_sum 'Cl Na'
+_cell_formula_units_Z 4
+_cell_length_a 5.64
+_cell_length_b 5.64
+_cell_length_c 5.64
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'F m m m'
+loop_
+_symmetry_equiv_pos_as_xyz
+x,y,z
+x,y+1/2,z+1/2
+x+1/2,y,z+1/2
+x+1/2,y+1/2,z
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+Na1 Na 0 0 0 1
+Cl1 Cl 0.5 0.5 0.5 1
+"""
+FORMULA = "_chemical_formula_sum 'Cl Na'\n_cell_formula_units_Z 4\n"
+OPERATIONS = ROCK_SALT[ROCK_SALT.index("loop_") : ROCK_SALT.index("loop_\n_atom")]
+
+
+@pytest.fixture(params=["with gemmi", "without"], autouse=True)
+def reader(request, monkeypatch):
+    """Both ways to read; a missing gemmi is that of a plain installation."""
+    if request.param == "without":
+        monkeypatch.setitem(sys.modules, "gemmi", None)
+    cif._has_gemmi.cache_clear()
+    yield
+    monkeypatch.undo()
+    cif._has_gemmi.cache_clear()
+
+
+def read(text: str, folder) -> Crystal:
+    (folder / "a.cif").write_text(text)
+    return CrystalFile("a", folder / "a.cif").read()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", ""),
+        ("'Cl Na'\n_cell_formula_units_Z 4", "'Na4 Cl4'"),
+        ("'Cl Na'\n_cell_formula_units_Z 4", "'Na4 Cl4'\n_cell_formula_units_Z 4"),  # as pymatgen writes it
+        ("'Cl Na'\n_cell_formula_units_Z 4", "'Cl Na'"),
+        ("'Cl Na'", "?"),
+        ("'Cl Na'", "'Na x Cl(1-x)'"),
+        (FORMULA, ""),
+        (OPERATIONS, ""),  # the name is enough: F m m m has the same sites
+        ("Na1 Na ", "Na1 Na1+ "),
+        (" 0.5 1\n", " 0.5 ?\n"),
+    ],
+)
+def test_a_file_that_agrees_with_itself_is_read(tmp_path, before, after):
+    assert before in ROCK_SALT
+    assert sorted(read(ROCK_SALT.replace(before, after), tmp_path).species) == [11] * 4 + [17] * 4
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        # Cut short between two rows it is still a CIF.
+        ("Cl1 Cl 0.5 0.5 0.5 1\n", "", r"its sites make Na4, but _chemical_formula_sum is 'Cl Na' with 4 units"),
+        ("'Cl Na'\n_cell_formula_units_Z 4", "'Na8 Cl8'", "its sites make Cl4 Na4, but .* is 'Na8 Cl8'"),
+        ("_units_Z 4", "_units_Z 8", "its sites make Cl4 Na4"),
+        ("'Cl Na'", "'Cl K'", "its sites make Cl4 Na4"),
+        ("'Cl Na'", "'Cl H2 Na O'", "its sites make Cl4 Na4"),  # hydrogens that X-rays do not see
+        ("x+1/2,y+1/2,z\n", "", "the 3 symmetry operations are no group; some are missing"),
+        ("x,y+1/2,z+1/2\nx+1/2,y,z+1/2\nx+1/2,y+1/2,z\n", "", "its sites make Cl1 Na1"),  # a subgroup is a group
+        ("x+1/2,y+1/2,z\n", "x+1/2,y+1/2,y\n", "the symmetry operation 'x.1/2,y.1/2,y' is none"),
+        ("x+1/2,y+1/2,z\n", "x+1/2,y+1/2\n", "the symmetry operation 'x.1/2,y.1/2' "),
+        (OPERATIONS, OPERATIONS.replace("x,y,z\n", "a\n"), "the symmetry operation 'a' "),
+        (FORMULA + "_cell", "_cell", None),
+        ("_cell_length_a 5.64", "_cell_length_a -5.64", "_cell_length_a is '-5.64', and the lattice read has 5.64"),
+        ("_cell_angle_alpha 90", "_cell_angle_alpha 270", "_cell_angle_alpha is '270'"),
+        ("_cell_angle_alpha 90", "_cell_angle_alpha 179", "_cell_angle_|lattice|thick"),
+        ("_cell_length_a 5.64", "_cell_length_a 0", "a.cif: cannot be read"),
+        ("0 0 0 1", ". 0 0 1", "site 0 has '.' as _atom_site_fract_x, which must be a number"),
+        ("0 0 0 1", "0 0 0 .", "site 0 has '.' as _atom_site_occupancy, which must be a number greater than 0"),
+        ("0 0 0 1", "0 0 0 0", "site 0 has '0' as _atom_site_occupancy"),
+        ("0 0 0 1", "0 0 0 -1", "site 0 has '-1' as _atom_site_occupancy"),
+        ("0 0 0 1", "0 0 0 nan", "site 0 has 'nan' as _atom_site_occupancy"),
+        ("0 0 0 1", "0 0 0 1O", "site 0 has '1O' as _atom_site_occupancy"),
+        ("0 0 0 1", "0 0 0 0.5", "partially occupied"),
+        ("0 0 0 1", "1e300 0 0 1", "a:|a.cif:"),
+        ("0 0 0 1", "nan 0 0 1", "a.cif: cannot be read"),
+        ("data_NaCl", ROCK_SALT.replace("NaCl", "one") + "data_NaCl", "2 data blocks with atoms"),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_refused(tmp_path, before, after, message):
+    assert before in ROCK_SALT
+    changed = ROCK_SALT.replace(before, after)
+    if message is None:  # with no formula nothing speaks against the rest
+        assert len(read(changed, tmp_path).species) == 8
+        return
+    with pytest.raises(CrystalError, match=message):
+        read(changed, tmp_path)
+    with pytest.raises(CrystalError):
+        CrystalText("a", changed).read()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (OPERATIONS, "", "it names the space group Qmmm, but no operations of it are known"),
+        ("Na1 Na ", "Na1 Nq ", "site 0 is called 'Nq', which is not the symbol of an element"),
+        ("Na1 Na ", "Na1 OH ", "site 0 is called 'OH'"),
+    ],
+)
+def test_what_is_a_guess_needs_a_formula_that_confirms_it(tmp_path, before, after, message):
+    bare = ROCK_SALT.replace(FORMULA, "").replace("F m m m", "Q m m m")
+    assert before in bare
+    with pytest.raises(CrystalError, match=message):
+        read(bare.replace(before, after), tmp_path)
+
+
+def test_a_guess_that_the_formula_confirms_is_taken(tmp_path):
+    listed = "Na1 Na 0 0 0 1\nNa2 Na 0 .5 .5 1\nNa3 Na .5 0 .5 1\nNa4 Na .5 .5 0 1\n"
+    listed += "Cl1 Cl .5 .5 .5 1\nCl2 Cl .5 0 0 1\nCl3 Cl 0 .5 0 1\nCl4 Cl 0 0 .5 1\n"
+    text = ROCK_SALT.replace(OPERATIONS, "").replace("F m m m", "Q m m m")
+    text = text[: text.index("Na1 Na")] + listed
+    assert len(read(text, tmp_path).species) == 8
+    with pytest.raises(CrystalError, match="no operations of it are known"):
+        read(text.replace(FORMULA, ""), tmp_path)
+
+
+def test_deuterium_is_hydrogen_in_formulas_too():
+    assert stated.confirms("D2 O", "4", {"H": 8, "O": 4})
+    assert stated.confirms("H2 O", "4", {"D": 8, "O": 4})
+
+
+def test_sites_that_would_keep_pymatgen_for_minutes_are_refused(tmp_path):
+    rows = "".join(f"O{i} O{'?' if i == 0 else ''} {i / 2e4:.6f} 0.3 0.4 1\n" for i in range(20000))
+    text = ROCK_SALT.replace(FORMULA, "").replace("5.64", "2000.0").replace(OPERATIONS, "").replace("F m m m", "P 1")
+    with pytest.raises(CrystalError, match="would keep pymatgen for more than a minute"):
+        read(text[: text.index("Na1 Na")] + rows, tmp_path)
