@@ -15,13 +15,14 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from cgcnn_jax.files import write_bytes
 
 MAX_BYTES = 2**30
+_MAX_VALUES = 10**6  # tensors, numbers and texts
 _MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {
     "DoubleStorage": "<f8",
@@ -107,9 +108,6 @@ class _Dtype:
             raise TorchFileError(f"a numpy scalar of type {name!r}")
         self.dtype = np.dtype(_SCALARS[name])
 
-    def __setstate__(self, state: object) -> None:
-        pass
-
 
 def _rebuild(storage: Any, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *rest: object) -> _Tensor:
     if not isinstance(storage, _Storage):
@@ -158,6 +156,16 @@ class _Unpickler(pickle._Unpickler):
             raise TorchFileError(f"names {full}, which a checkpoint has no need of; the file is refused")
         return _ALLOWED[full]
 
+    def _build(self) -> None:
+        # A pickle may set any attribute of what it made, such as the size of a storage or the defaults of a function.
+        state = self.stack.pop()
+        made = self.stack[-1]
+        if not isinstance(made, OrderedDict | _Dtype):
+            raise TorchFileError(f"sets attributes of {type(made).__name__}; the file is refused")
+        del state  # of a state_dict its metadata, of a dtype its flags: neither is needed
+
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _build}
+
     def persistent_load(self, identity: Any) -> _Storage:
         if self._storage is None or not isinstance(identity, tuple) or identity[0] != "storage":
             raise TorchFileError(f"an unknown persistent object {identity!r}")
@@ -205,13 +213,29 @@ def _read_zip(content: bytes) -> Any:
 
 
 def _as_arrays(tree: Any) -> Any:
-    if isinstance(tree, _Tensor):
-        return tree.array()
-    if isinstance(tree, dict):
-        return {key: _as_arrays(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(_as_arrays(value) for value in tree)
-    return tree
+    """The tree with arrays in place of tensors.
+
+    A pickle may name one list or storage any number of times, so that a small file stands for more than any memory.
+    """
+    left = {"values": _MAX_VALUES, "bytes": MAX_BYTES}
+
+    def take(what: str, amount: int) -> None:
+        left[what] -= amount
+        if left[what] < 0:
+            raise TorchFileError("a small file that unpacks to more than a checkpoint holds")
+
+    def convert(tree: Any) -> Any:
+        take("values", 1)
+        if isinstance(tree, _Tensor):
+            take("bytes", math.prod(tree.shape) * tree.storage.dtype.itemsize)
+            return tree.array()
+        if isinstance(tree, dict):
+            return {key: convert(value) for key, value in tree.items()}
+        if isinstance(tree, list | tuple):
+            return type(tree)(convert(value) for value in tree)
+        return tree
+
+    return convert(tree)
 
 
 class _Name:
