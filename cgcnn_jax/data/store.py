@@ -1,7 +1,8 @@
 """Graphs on disk: built once per content and settings, in parallel, and memory-mapped ever after.
 
 A store is a folder named by a digest of every crystal's content and of the featurizer:
-  KEY/           one .npy file per array of CrystalGraphs, atom_node.npy, n_atom.npy, index.json; whole or absent
+  KEY/           one .npy file per array of CrystalGraphs, atom_node.npy, n_atom.npy, index.json with their checksums;
+                 whole or absent, and built anew if a checksum differs
   KEY.parts/     finished chunks of a store being built; a stopped build goes on from them
 """
 
@@ -13,7 +14,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,14 +126,19 @@ def build(
     key, n_entry = _key(entries, featurizer)
     folder = cache / key
     if (folder / "index.json").exists():
-        report(n_entry)
-        return _read(folder)
+        try:
+            found = _read(folder)
+        except _DamagedError:
+            shutil.rmtree(folder)
+        else:
+            report(n_entry)
+            return found
     parts_folder = folder.with_suffix(".parts")
     parts_folder.mkdir(parents=True, exist_ok=True)
 
     def missing() -> Iterator[tuple[int, Sequence[Entry]]]:
         for number, chunk in enumerate(_chunks(entries)):
-            if _part_path(parts_folder, number).exists():
+            if _is_whole(_part_path(parts_folder, number)):
                 report(len(chunk))
             else:
                 yield number, chunk
@@ -237,12 +244,21 @@ def _arrays(store: GraphStore) -> dict[str, np.ndarray]:
     return {**store.graphs._asdict(), "atom_node": store.atom_node, "n_atom": store.n_atom}
 
 
-def _index(ids: Sequence[str], rejected: Sequence[Rejected]) -> str:
-    return json.dumps({"ids": ids, "rejected": [[one.id, one.reason] for one in rejected]})
+def _index(ids: Sequence[str], rejected: Sequence[Rejected], checksums: Mapping[str, int] | None = None) -> str:
+    names = json.dumps({"ids": ids, "rejected": [[one.id, one.reason] for one in rejected]})
+    return json.dumps({"names": names, "names_checksum": zlib.crc32(names.encode()), "checksums": checksums})
+
+
+def _checksum(path: Path) -> int:
+    found = 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 22):
+            found = zlib.crc32(piece, found)
+    return found
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], index: str) -> GraphStore:
-    named = json.loads(index)
+    named = json.loads(json.loads(index)["names"])
     return GraphStore(
         tuple(named["ids"]),
         CrystalGraphs(*(arrays[name] for name in CrystalGraphs._fields)),
@@ -265,6 +281,19 @@ def _write_part(path: Path, part: GraphStore) -> None:
 def _read_part(path: Path) -> GraphStore:
     with np.load(path) as arrays:
         return _from_arrays(dict(arrays), str(arrays["index"]))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a part is there, with the checksums that its file holds."""
+    try:
+        _read_part(path)
+    except FileNotFoundError:
+        return False
+    except (MemoryError, OSError):
+        raise
+    except Exception:  # a damaged archive fails in whatever way its bytes lead to
+        return False
+    return True
 
 
 def _write(folder: Path, parts: Sequence[Path]) -> None:
@@ -302,7 +331,8 @@ def _join_files(folder: Path, parts: Sequence[Path]) -> None:
         for name, file in files.items():
             file.seek(0)
             file.write(_npy_header(name, lengths[name]))
-    (folder / "index.json").write_text(_index(ids, rejected))
+    checksums = {name: _checksum(folder / f"{name}.npy") for name in _DTYPES}
+    (folder / "index.json").write_text(_index(ids, rejected, checksums))
 
 
 def _npy_header(name: str, length: int) -> bytes:
@@ -314,10 +344,24 @@ def _npy_header(name: str, length: int) -> bytes:
     return header.getvalue()
 
 
+class _DamagedError(ValueError):
+    """A store that is not as it was written."""
+
+
 def _read(folder: Path) -> GraphStore:
     arrays = {}
-    for name in _DTYPES:
-        # An empty file cannot be mapped.
-        path = folder / f"{name}.npy"
-        arrays[name] = np.load(path, mmap_mode="r") if path.stat().st_size > 128 else np.load(path)
-    return _from_arrays(arrays, (folder / "index.json").read_text())
+    try:
+        index = (folder / "index.json").read_text()
+        stated = json.loads(index)
+        if zlib.crc32(stated["names"].encode()) != stated["names_checksum"]:
+            raise _DamagedError(f"{folder}: the checksum of index.json differs")
+        for name in _DTYPES:
+            path = folder / f"{name}.npy"
+            # Read once, at a gigabyte a second or more: a bit that a disk has lost would change predictions.
+            if _checksum(path) != stated["checksums"][name]:
+                raise _DamagedError(f"{folder}: the checksum of {path.name} differs")
+            # An empty file cannot be mapped.
+            arrays[name] = np.load(path, mmap_mode="r") if path.stat().st_size > 128 else np.load(path)
+        return _from_arrays(arrays, index)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _DamagedError(f"{folder}: {error}") from error
