@@ -1,5 +1,6 @@
 """The only reader of a ConfigDict: checks it, and builds what it describes."""
 
+import math
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -73,6 +74,11 @@ _NOT_NEGATIVE = (
 )
 
 
+# A sphere of 100 Å holds 10^5 neighbours of every atom; a typing error must not take all memory.
+_MAX_CUTOFF = 100.0
+_MAX_GAUSSIANS = 10_000
+
+
 def validate(config: ConfigDict) -> None:
     """Checks what can be checked before any data are read.
 
@@ -83,6 +89,10 @@ def validate(config: ConfigDict) -> None:
         if _get(config, name) not in choices:
             listed = ", ".join(str(choice) or "''" for choice in choices)
             raise ValueError(f"config.{name} must be one of {listed}; got {_get(config, name)!r}")
+    for name in (*_POSITIVE, *_NOT_NEGATIVE):
+        value = _get(config, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"config.{name} must be a finite number; got {value!r}")
     for name in _POSITIVE:
         if not _get(config, name) > 0:
             raise ValueError(f"config.{name} must be greater than 0; got {_get(config, name)}")
@@ -92,6 +102,8 @@ def validate(config: ConfigDict) -> None:
     for name in ("model.dropout", "train.average_decay", "split.val_ratio"):
         if not 0 <= _get(config, name) < 1:
             raise ValueError(f"config.{name} must be at least 0 and below 1; got {_get(config, name)}")
+    if config.graph.cutoff > _MAX_CUTOFF:
+        raise ValueError(f"config.graph.cutoff must be at most {_MAX_CUTOFF:g} Å; got {config.graph.cutoff}")
     source = sources.SOURCES[config.data.source]
     if config.data.source == "matbench" and not config.data.task:
         raise ValueError("config.data.task must name the Matbench task, as in --config.data.task=matbench_log_kvrh")
@@ -133,6 +145,11 @@ def validate(config: ConfigDict) -> None:
         )
     if config.bonds.basis == "gaussian" and config.bonds.spacing >= config.bonds.cutoff:
         raise ValueError(f"config.bonds.spacing must be below bonds.cutoff; got {config.bonds.spacing}")
+    if config.bonds.basis == "gaussian" and config.bonds.cutoff / config.bonds.spacing > _MAX_GAUSSIANS:
+        raise ValueError(
+            f"config.bonds.spacing must give at most {_MAX_GAUSSIANS} Gaussians up to bonds.cutoff "
+            f"({config.bonds.cutoff} Å); got {config.bonds.spacing}"
+        )
     if config.bonds.basis == "reciprocal" and not 0 < config.bonds.low < config.bonds.cutoff:
         raise ValueError(
             f"config.bonds.low must lie between 0 and bonds.cutoff ({config.bonds.cutoff} Å); got {config.bonds.low}"
@@ -350,7 +367,7 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:
-    """From what `to_dict` gave, in this or an earlier version."""
+    """From what `to_dict` gave, in this or an earlier version. Raises ValueError if it cannot be that."""
 
     def typed(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -382,7 +399,13 @@ _CAME_LATER = {
 
 
 def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored configuration with the fields that it is too old to have."""
+    """A stored configuration with the fields that it is too old to have. Raises ValueError if it is none."""
+    groups = {name.split(".")[0] for name in (*_CHOICES, *_CAME_LATER)}
+    missing = [
+        name for name in sorted(groups) if not isinstance(values, Mapping) or not isinstance(values.get(name), Mapping)
+    ]
+    if missing:
+        raise ValueError(f"not a configuration: it has no {', '.join(missing)}")
     new = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
     if "fold" in new["split"]:
         new["data"]["fold"] = new["split"].pop("fold")

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -92,18 +93,25 @@ class Predictor:
 
         Raises:
           FileNotFoundError: If there is no run with a checkpoint.
+          ValueError: If what the checkpoint says of itself is damaged.
         """
         folder = Workdir(workdir).checkpoints
         if not folder.is_dir():
             raise FileNotFoundError(f"{workdir}: no checkpoints; --workdir must be the folder of a training run")
         with Checkpoints(folder) as checkpoints:
-            about = checkpoints.about()
-            if about is None:
-                raise FileNotFoundError(f"{workdir}: the run was stopped before its first checkpoint; train on")
-            config = configs.from_dict(about["config"])
-            scaler = TargetScaler.from_dict(about["scaler"])
-            table_shape = tuple(about["table_shape"])
-            model = configs.build_model(config, table_shape, scaler.n_output)
+            try:
+                about = checkpoints.about()
+                if about is None:
+                    raise FileNotFoundError(f"{workdir}: the run was stopped before its first checkpoint; train on")
+                config = configs.from_dict(about["config"])
+                scaler = TargetScaler.from_dict(about["scaler"])
+                rows, columns = (operator.index(size) for size in about["table_shape"])
+                model = configs.build_model(config, (rows, columns), scaler.n_output)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise ValueError(
+                    f"{workdir}: the checkpoint does not say what it is a model of ({type(error).__name__}: {error}); "
+                    "it is damaged, or of a later version"
+                ) from error
             weights = checkpoints.restore_weights(Weights(**_shapes(model)))
         assert weights is not None
         table = np.asarray(weights.constants["atom_table"])

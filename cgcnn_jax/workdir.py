@@ -95,7 +95,13 @@ class Workdir:
         return self.read_json("summary.json")
 
     def read_json(self, name: str) -> dict[str, Any]:
-        return json.loads((self.path / name).read_text())
+        try:
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{self.path / name}: damaged, not JSON ({error})") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{self.path / name}: damaged, must hold an object, not {type(content).__name__}")
+        return content
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_text(self.path / name, json.dumps(_finite(content), indent=2) + "\n")
