@@ -25,6 +25,7 @@ MAX_ATOMS = 100_000
 MAX_BYTES = 64 << 20
 # Whole cells away from the origin. The digits of a larger fractional coordinate do not say where the atom is.
 _MAX_COORD = 1e6
+_LONGEST_REASON = 5000
 # Å. No crystal repeats in so much, or in so little.
 _MAX_LENGTH, _MIN_THICKNESS = 1e5, 0.1
 
@@ -35,10 +36,14 @@ class CrystalError(ValueError):
 
 @dataclass(frozen=True)
 class Rejected:
-    """A crystal left out, and why."""
+    """A crystal left out, and why; texts that any file can hold, cut at some thousand letters."""
 
     id: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", printable(self.id))
+        object.__setattr__(self, "reason", printable(self.reason)[:_LONGEST_REASON])
 
 
 class Entry(Protocol):

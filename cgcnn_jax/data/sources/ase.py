@@ -37,7 +37,11 @@ def read_ase(path: str | Path) -> Iterator[Crystal | Rejected]:
     try:
         for number, atoms, known in frames:
             yield _crystal(f"{path.name}:{number}", atoms, known)
-    except (MemoryError, ImportError):
+    except MemoryError as error:
+        raise ValueError(
+            f"{path}: after {number} it asks for more memory than there is; it is damaged or large"
+        ) from error
+    except ImportError:
         raise
     except Exception as error:  # ase raises whatever its parsers run into
         raise ValueError(f"{path}: ase cannot read it after {number} ({type(error).__name__}: {error})") from error

@@ -77,6 +77,10 @@ def _read_table(file: Path, split: str | None) -> Iterator[CrystalText | Rejecte
                 raise ValueError(
                     f"{file}: needs columns material_id and cif; it has {', '.join(rows.fieldnames or ())}"
                 )
+            names = list(rows.fieldnames or ())
+            twice = next((name for name in names if name and names.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f"{file}: the column {twice!r} stands twice; give each a name of its own")
             for row in rows:
                 id = str(row["material_id"])
                 if None in row or None in row.values():

@@ -151,7 +151,7 @@ def _number(text: str) -> float:
             value = float(_UNCERTAINTY.sub("", text))
         except ValueError:
             raise Unusual(f"{text!r} instead of a number") from None
-    _require(math.isfinite(value), f"{text!r} instead of a number")
+    _require(math.isfinite(value) and "_" not in text, f"{text!r} instead of a number")
     return value
 
 
@@ -161,7 +161,8 @@ def _lattice(tags: _Tags) -> np.ndarray:
     names += ["_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma"]
     _require(all(name in tags.values for name in names), "not six cell parameters")
     a, b, c, *angles = (_number(tags.values[name]) for name in names)
-    _require(min(a, b, c) > 0 and min(angles) > 5 and max(angles) < 175, "odd cell parameters")
+    is_usual = 0 < min(a, b, c) and max(a, b, c) < 1e5 and min(angles) > 5 and max(angles) < 175
+    _require(is_usual, "odd cell parameters")
     radians = np.radians(angles)
     cos_alpha, cos_beta, cos_gamma = np.cos(radians)
     sin_alpha, sin_beta, _ = np.sin(radians)
@@ -236,6 +237,7 @@ def _atoms(tags: _Tags) -> tuple[np.ndarray, np.ndarray]:
             _number(text)
         _require(len(set(species.values())) == len(species), "an element in two oxidation states")
     coords = np.array([[_number(text) for text in sites[axis]] for axis in axes]).T
+    _require(np.abs(coords).max() < 1e6, "coordinates out of all measure")
     # As pymatgen mends 0.3333 before symmetry acts on it.
     for third in (1 / 3, 2 / 3):
         coords[np.abs(coords / third - 1) <= _SNAP] = third

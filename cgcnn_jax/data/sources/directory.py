@@ -49,7 +49,7 @@ def read_directory(path: str | Path, targets: Sequence[str] = ()) -> Iterator[Cr
     for row in rows:
         file = path / f"{row[0]}.cif"
         # A row that names a path could reach outside the folder.
-        if file.parent != path or not file.exists():
+        if file.parent != path or not _is_file(file):
             yield Rejected(row[0], f"{row[0]}: stands in {TABLE} but there is no {row[0]}.cif in {path}")
             continue
         unused.pop(row[0], None)
@@ -65,6 +65,13 @@ def read_directory(path: str | Path, targets: Sequence[str] = ()) -> Iterator[Cr
         yield Rejected(id, f"{id}: {file.name} has no row in {table}")
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than the file system allows
+        return False
+
+
 def _column_names(table: Path, rows: list[list[str]], targets: Sequence[str]) -> list[str]:
     """Names of the value columns; takes a header off `rows`."""
     if not rows:
@@ -78,8 +85,12 @@ def _column_names(table: Path, rows: list[list[str]], targets: Sequence[str]) ->
     width = widths.pop() - 1
     # A first row that has a file is a crystal, whatever stands in its cells.
     is_text = all(cell and np.isnan(as_number(cell)) and cell.lower() != "nan" for cell in rows[0][1:])
-    if width and is_text and not (table.parent / f"{rows[0][0]}.cif").exists():
-        return rows.pop(0)[1:]
+    if width and is_text and not _is_file(table.parent / f"{rows[0][0]}.cif"):
+        names = rows.pop(0)[1:]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{table}: the column {twice!r} stands twice; give each a name of its own")
+        return names
     if width and len(targets) != width:
         raise ValueError(
             f"{table}: {width} value columns without a header, but data.target names {len(targets)}: "

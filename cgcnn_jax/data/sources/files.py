@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".xsf", ".cssr")
 _NAMES = ("POSCAR", "CONTCAR")
+_LONGEST = 400  # letters of a reason
 
 
 def read_files(paths: Iterable[str | Path]) -> Iterator[CrystalFile | Rejected]:
@@ -50,7 +51,7 @@ def read_structure(path: Path) -> "Structure":
     is_cif = ".cif" in path.name.lower() or ".mcif" in path.name.lower()
     try:
         return parse(
-            lambda: stated.read(CifParser(path)) if is_cif else Structure.from_file(path),
+            lambda: stated.read(CifParser(path)) if is_cif else stated.count(path, Structure.from_file(path)),
             f"{path.name}: cannot be read",
         )
     except FileNotFoundError as error:
@@ -72,7 +73,8 @@ def parse(read: "Callable[[], Structure]", failed: str) -> "Structure":
         raise  # of this machine at this moment, not of the file
     except Exception as error:  # pymatgen raises whatever its parsers run into
         reason = str(error).strip().splitlines()
-        raise CrystalError(f"{failed} ({reason[0] if reason else type(error).__name__})") from error
+        # pymatgen may quote all of the file.
+        raise CrystalError(f"{failed} ({reason[0][:_LONGEST] if reason else type(error).__name__})") from error
 
 
 def _walk(folder: Path) -> Iterator[Path | Rejected]:

@@ -8,6 +8,8 @@ K. Choudhary et al., npj Comput. Mater. 6, 173 (2020), doi:10.1038/s41524-020-00
 
 import json
 import math
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cgcnn_jax.data import sets
-from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected, as_number
+from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected, as_number, printable
 from cgcnn_jax.data.sources import jsonl
 from cgcnn_jax.data.sources.stream import open_json, stream_items
 from cgcnn_jax.data.splits import NAMES
@@ -128,7 +130,7 @@ def read_benchmark(path: str | Path) -> dict[str, tuple[str, float]]:
     with open_json(path) as file:
         try:
             content = json.load(file)
-        except (ValueError, EOFError, OSError) as error:
+        except (ValueError, RecursionError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: damaged ({error}); fetch or make it again") from error
     if (
         not isinstance(content, Mapping)
@@ -170,7 +172,7 @@ def _read_lines(path: Path, targets: Sequence[str]) -> Iterator[Crystal | Reject
             continue
         meta = record.get("meta")
         other = meta.get("split_other") if isinstance(meta, Mapping) else None
-        splits = {other[target] for target in targets if target in other} if isinstance(other, Mapping) else set()
+        splits = {str(other[target]) for target in targets if target in other} if isinstance(other, Mapping) else set()
         if len(splits) > 1:
             yield Rejected(str(record.get("id", where)), f"{where}: {', '.join(targets)} have different splits")
         else:
@@ -198,12 +200,14 @@ def _crystal(record: Any, where: str) -> Crystal:
         lattice, coords = np.array(atoms["lattice_mat"], dtype=float), np.array(atoms["coords"], dtype=float)
         # Older files pad symbols with spaces.
         species = [symbol.strip() for symbol in atoms["elements"]]
+        if isinstance(atoms["elements"], str):
+            raise TypeError("elements must be a list")
         if atoms.get("cartesian"):
             coords = coords @ np.linalg.inv(lattice)
     except (KeyError, TypeError, ValueError, AttributeError, np.linalg.LinAlgError) as error:
         raise CrystalError(f"{id}: not atoms as JARVIS writes them ({type(error).__name__}: {error})") from error
     numbers = {
-        key: float(value)
+        key: as_number(value)
         for key, value in record.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
@@ -212,4 +216,4 @@ def _crystal(record: Any, where: str) -> Crystal:
 
 def _id_of(record: Any, where: str) -> str:
     # The Materials Project's crystals among the JARVIS files (megnet) have an id instead.
-    return str(record.get("jid", record.get("id", where))) if isinstance(record, Mapping) else where
+    return printable(str(record.get("jid", record.get("id", where)))) if isinstance(record, Mapping) else where

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cgcnn_jax.data import elements
-from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected, parse_json
+from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected, parse_json, printable
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
+_LONGEST = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,10 @@ def _lines_of(file: Path) -> Iterator[CrystalLine]:
     number = 0
     with opened as lines:
         try:
-            for number, line in enumerate(lines, start=1):
+            # Not line by line: a file without line ends would be in memory as a whole.
+            for number, line in enumerate(iter(lambda: lines.readline(_LONGEST), ""), start=1):
+                if len(line) == _LONGEST:
+                    raise ValueError(f"{file}: line {number} has more than {_LONGEST:,} letters; one crystal a line")
                 if line.strip():
                     yield CrystalLine(f"{file.name}:{number}", line)
         except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
@@ -101,7 +105,7 @@ def _lines_of(file: Path) -> Iterator[CrystalLine]:
 
 
 def _id_of(record: dict[str, Any], where: str) -> str:
-    return str(record["id"]) if record.get("id") is not None else where
+    return printable(str(record["id"]) if record.get("id") is not None else where)
 
 
 def _read_line(line: str, where: str) -> dict[str, Any] | Rejected:

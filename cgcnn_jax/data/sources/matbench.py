@@ -128,9 +128,13 @@ def _read_lines(path: Path, task: Task) -> Iterator[Crystal | Rejected]:
             yield record
             continue
         meta = record.get("meta")
-        known = (meta.get("matbench") or {}).get(task.short) if isinstance(meta, Mapping) else None
+        marks = meta.get("matbench") if isinstance(meta, Mapping) else None
+        known = marks.get(task.short) if isinstance(marks, Mapping) else None
         if known is not None:
             found = True
+            if not isinstance(known, list) or len(known) < 2:
+                yield Rejected(where, f"{where}: meta.matbench.{task.short} must be an id and a fold, got {known!r}")
+                continue
             yield jsonl.crystal_of({**record, "id": known[0], "split": str(known[1])}, where)
     if not found:
         raise ValueError(f"{path}: no record carries meta.matbench.{task.short}; is it data of {task.name}?")
@@ -142,7 +146,8 @@ def _read_official(path: Path, task: Task) -> Iterator[Crystal | Rejected]:
         raise ValueError(
             f"{path}: the official file of {task.name} has columns structure and {task.column!r}; this has {columns}"
         )
-    n_entry = len(read_member(path, "index") or ())
+    index = read_member(path, "index")
+    n_entry = len(index) if isinstance(index, list) else 0
     if n_entry != task.size:
         raise ValueError(f"{path}: {n_entry} entries; {task.name} has {task.size}, and its folds need all of them")
     # Values before structures, a pass more, where the folds depend on them.
@@ -157,7 +162,8 @@ def _read_official(path: Path, task: Task) -> Iterator[Crystal | Rejected]:
         id = task.id_of(n_row - 1)
         targets = {task.target: as_number(value)}
         if task.power:
-            targets[task.power[0]] = 10 ** targets[task.target]
+            with np.errstate(over="ignore"):  # infinite, and refused as such
+                targets[task.power[0]] = float(np.float_power(10.0, targets[task.target]))
         try:
             yield crystal_of_dict(id, structure, targets, str(folds[n_row - 1]))
         except CrystalError as error:
@@ -181,9 +187,9 @@ def crystal_of_dict(id: str, structure: Any, targets: Mapping[str, float], split
         coords = [site["abc"] for site in sites]
         species = []
         for number, site in enumerate(sites):
-            if len(site["species"]) != 1 or abs(site["species"][0]["occu"] - 1) > 1e-3:
+            if len(site["species"]) != 1 or not abs(site["species"][0]["occu"] - 1) <= 1e-3:  # NaN is partial, too
                 raise CrystalError(f"{id}: site {number} is partially occupied; only ordered crystals have a graph")
             species.append(site["species"][0]["element"])
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, OverflowError) as error:
         raise CrystalError(f"{id}: not a structure as pymatgen writes it ({type(error).__name__}: {error})") from error
     return Crystal.from_arrays(id, lattice, species, coords, targets, split)

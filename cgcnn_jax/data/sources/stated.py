@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +66,19 @@ def read(parser: "CifParser") -> "Structure":
         doubt = _doubt(blocks[0], len(parser.symmetry_operations))
         if doubt and not is_confirmed:
             raise ValueError(f"{doubt}; mend it, or state the content of the cell ({FORMULA} and {UNITS})")
+    return structure
+
+
+def count(path: Path, structure: "Structure") -> "Structure":
+    """The structure of an XSF or CSSR file. Raises ValueError unless it has as many atoms as the file says."""
+    pattern = {".xsf": r"^\s*PRIMCOORD[^\n]*\s+(\d+)", ".cssr": r"\A[^\n]*\n[^\n]*\n\s*(\d+)"}.get(path.suffix.lower())
+    if pattern is None:
+        return structure
+    found = re.search(pattern, path.read_text(), re.MULTILINE)
+    if found is None or int(found[1]) != len(structure):
+        raise ValueError(
+            f"{len(structure)} atoms, and the file says {found[1] if found else 'nothing'}; it is cut short"
+        )
     return structure
 
 

@@ -102,6 +102,9 @@ class _Reader:
                 value, end = _DECODER.raw_decode(self._held, self._place)
             except json.JSONDecodeError as error:
                 problem = error.msg
+            # Thousands of open brackets, or a number of thousands of digits.
+            except (RecursionError, ValueError) as error:
+                raise _NotJsonError(str(error)) from error
             else:
                 # A number may go on in the next piece: 1, 1.5 and 1.5e-7 all begin alike.
                 if self._held[end : end + 1] in _AFTER_VALUE:

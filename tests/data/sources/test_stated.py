@@ -144,6 +144,19 @@ def test_a_guess_that_the_formula_confirms_is_taken(tmp_path):
         read(text.replace(FORMULA, ""), tmp_path)
 
 
+@pytest.mark.parametrize("suffix", ["xsf", "cssr"])
+def test_a_file_that_counts_its_atoms_must_have_them(tmp_path, suffix):
+    text = read(ROCK_SALT, tmp_path).to_structure().to(fmt=suffix)
+    path = tmp_path / f"b.{suffix}"
+    path.write_text(text)
+    assert len(CrystalFile("b", path).read().species) == 8
+    path.write_text(text[: text.rindex("\nCl" if suffix == "xsf" else "\n8 Cl")])
+    with pytest.raises(
+        CrystalError, match=f"b.{suffix}: cannot be read .7 atoms, and the file says 8; it is cut short"
+    ):
+        CrystalFile("b", path).read()
+
+
 def test_deuterium_is_hydrogen_in_formulas_too():
     assert stated.confirms("D2 O", "4", {"H": 8, "O": 4})
     assert stated.confirms("H2 O", "4", {"D": 8, "O": 4})
