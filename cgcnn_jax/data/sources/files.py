@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgcnn_jax.data.crystal import CrystalError, CrystalFile, Rejected, printable
+from cgcnn_jax.data.crystal import MAX_ATOMS, CrystalError, CrystalFile, Rejected, printable
 from cgcnn_jax.data.sources import stated
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".xsf", ".cssr")
 _NAMES = ("POSCAR", "CONTCAR")
 _LONGEST = 400  # letters of a reason
+_MOST_LINES = 2 * MAX_ATOMS + 1000  # positions and velocities
 
 
 def read_files(paths: Iterable[str | Path]) -> Iterator[CrystalFile | Rejected]:
@@ -47,6 +48,10 @@ def read_structure(path: Path) -> "Structure":
     from pymatgen.core import Structure
     from pymatgen.io.cif import CifParser
 
+    # Whoever reads it needs a minute and more for a million lines; of CIFs `stated` knows the sites.
+    n_line = path.read_bytes().count(b"\n") if path.is_file() else 0
+    if n_line > _MOST_LINES:
+        raise CrystalError(f"{path.name}: {n_line:,} lines; files of more than {_MOST_LINES:,} are not read")
     # As pymatgen tells them.
     is_cif = ".cif" in path.name.lower() or ".mcif" in path.name.lower()
     try:
