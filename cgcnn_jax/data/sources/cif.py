@@ -161,7 +161,7 @@ def _lattice(tags: _Tags) -> np.ndarray:
     names += ["_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma"]
     _require(all(name in tags.values for name in names), "not six cell parameters")
     a, b, c, *angles = (_number(tags.values[name]) for name in names)
-    is_usual = min(a, b, c) > 0 and max(a, b, c) < 1e5 and min(angles) > 5 and max(angles) < 175
+    is_usual = min(a, b, c) > 1e-3 and max(a, b, c) < 1e5 and min(angles) > 5 and max(angles) < 175
     _require(is_usual, "odd cell parameters")
     radians = np.radians(angles)
     cos_alpha, cos_beta, cos_gamma = np.cos(radians)
