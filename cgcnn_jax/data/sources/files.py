@@ -1,5 +1,6 @@
 """Structure files: CIF, POSCAR and whatever else pymatgen reads. Plain CIFs have a fast reader of their own, cif.py."""
 
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,9 @@ _SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".xsf", ".cssr")
 _NAMES = ("POSCAR", "CONTCAR")
 _LONGEST = 400  # letters of a reason
 _MOST_LINES = 2 * MAX_ATOMS + 1000  # positions and velocities
+# pymatgen takes a file for its own JSON or YAML if its name holds one of these, unless it ends as a CIF or POSCAR does.
+_DOCUMENTS = (".json", ".mson", ".yaml", ".yml")
+_NO_DOCUMENTS = (".cif", ".mcif", ".vasp")
 
 
 def read_files(paths: Iterable[str | Path]) -> Iterator[CrystalFile | Rejected]:
@@ -54,11 +58,14 @@ def read_structure(path: Path) -> "Structure":
         raise CrystalError(f"{path.name}: {n_line:,} lines; files of more than {_MOST_LINES:,} are not read")
     # As pymatgen tells them.
     is_cif = ".cif" in path.name.lower() or ".mcif" in path.name.lower()
+
+    def read() -> Structure:
+        if _is_document(path):
+            return _read_document(path)
+        return stated.read(CifParser(path)) if is_cif else stated.count(path, Structure.from_file(path))
+
     try:
-        return parse(
-            lambda: stated.read(CifParser(path)) if is_cif else stated.count(path, Structure.from_file(path)),
-            f"{path.name}: cannot be read",
-        )
+        return parse(read, f"{path.name}: cannot be read")
     except FileNotFoundError as error:
         raise CrystalError(f"{path.name}: cannot be read (there is no {path} any more)") from error
 
@@ -80,6 +87,25 @@ def parse(read: "Callable[[], Structure]", failed: str) -> "Structure":
         reason = str(error).strip().splitlines()
         # pymatgen may quote all of the file.
         raise CrystalError(f"{failed} ({reason[0][:_LONGEST] if reason else type(error).__name__})") from error
+
+
+def _is_document(path: Path) -> bool:
+    name = path.name.lower()
+    return any(ending in name for ending in _DOCUMENTS) and not name.endswith(_NO_DOCUMENTS)
+
+
+def _read_document(path: Path) -> "Structure":
+    """pymatgen's JSON or YAML without the sites' properties, for pymatgen imports whatever module these name."""
+    from monty.io import zopen
+    from pymatgen.core import Structure
+    from ruamel.yaml import YAML
+
+    with zopen(path, "rt", encoding="utf-8") as file:
+        text = file.read()
+    is_yaml = ".yaml" in path.name.lower() or ".yml" in path.name.lower()
+    document = YAML(typ="safe").load(text) if is_yaml else json.loads(text)
+    sites = [{key: site[key] for key in ("species", "abc")} for site in document["sites"]]
+    return Structure.from_dict({"lattice": document["lattice"], "sites": sites})
 
 
 def _walk(folder: Path) -> Iterator[Path | Rejected]:

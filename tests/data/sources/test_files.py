@@ -1,5 +1,8 @@
 """Structure files of any kind, alone or in folders."""
 
+import gzip
+import json
+import sys
 import warnings
 
 import numpy as np
@@ -91,3 +94,31 @@ def test_reading_is_silent(tmp_path, texts):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         CrystalFile("a", tmp_path / "a.cif").read()
+
+
+@pytest.mark.parametrize(
+    "name", ["a.json", "a.JSON", "a.mson", "a.json.gz", "POSCAR.json", "a.yaml", "a.yml.gz", "a.json.xsf"]
+)
+def test_a_document_of_pymatgen_is_read_and_imports_no_module_that_it_names(
+    tmp_path, monkeypatch, structure, cesium_chloride, name
+):
+    # pymatgen's own reader imports module_of_data here, and runs what stands in it.
+    (tmp_path / "module_of_data.py").write_text("raise SystemExit('code from the data ran')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    document = structure.as_dict()
+    named = {"@module": "module_of_data", "@class": "Any", "@callable": "any"}
+    document |= {"properties": {"x": named}}
+    document["sites"][0] |= {"properties": {"magmom": named}}
+    text = json.dumps(document).encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    crystal = CrystalFile("a", tmp_path / name).read()
+    assert "module_of_data" not in sys.modules
+    np.testing.assert_array_equal(np.sort(crystal.species), [17, 55])
+    np.testing.assert_array_equal(crystal.lattice, cesium_chloride.lattice)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"sites": 3}', '{"sites": [{}], "lattice": {}}', "{"])
+def test_a_document_that_is_no_structure_is_an_error_of_the_file(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(CrystalError, match=r"^a\.json: cannot be read \(.+\)$"):
+        CrystalFile("a", tmp_path / "a.json").read()
