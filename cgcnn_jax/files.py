@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import hashlib
 import io
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,25 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_LONGEST = 200  # bytes of a name; file systems take 255, and endings are to come
+
+
+def file_name(text: str) -> str:
+    """A text of the data as the name of a file: no part of a path, printable, and not too long.
+
+    Slashes and what cannot be printed become underscores. A text that is too long is cut, and a digest of the whole
+    tells it from others that begin as it does. Two texts may still have one name (a/b and a_b).
+    """
+    name = re.sub(
+        r"^\.+",
+        lambda dots: "_" * len(dots[0]),
+        "".join(c if c.isprintable() and c not in "/\\" else "_" for c in text),
+    )
+    if len(name.encode()) <= _LONGEST:
+        return name or "_"
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+    return f"{name.encode()[: _LONGEST - 17].decode(errors='ignore')}-{digest}"
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,8 +1,11 @@
 """What stands behind a prediction: contributions of atoms, gates of bonds, vectors."""
 
 import dataclasses
+import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,6 +14,7 @@ import pandas as pd
 from cgcnn_jax.data import elements, store
 from cgcnn_jax.data.crystal import Crystal, Entry, Rejected
 from cgcnn_jax.data.portion import build
+from cgcnn_jax.files import file_name, write_text
 from cgcnn_jax.graph import CrystalGraphs, offsets
 from cgcnn_jax.predict import Predictor, portions
 
@@ -232,6 +236,21 @@ def annotated(predictor: Predictor, explanation: Explanation) -> "Structure":
     for name, values in zip(contribution_names(predictor), explanation.contributions.T, strict=True):
         structure.add_site_property(name, values.tolist())
     return structure
+
+
+def write_structures(predictor: Predictor, explanations: Iterable[Explanation], folder: Path) -> None:
+    """Writes ID.cif and ID.json of each to a folder; where several have one name, the later ones are numbered."""
+    folder.mkdir(parents=True, exist_ok=True)
+    used: set[str] = set()
+    for one in explanations:
+        stem = file_name(one.id)
+        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        # Some file systems take a and A for one.
+        name = next(name for name in names if name.lower() not in used)
+        used.add(name.lower())
+        structure = annotated(predictor, one)
+        write_text(folder / f"{name}.cif", cif_text(structure))
+        write_text(folder / f"{name}.json", json.dumps(structure.as_dict()))
 
 
 def cif_text(structure: "Structure") -> str:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.data.crystal import Rejected
-from cgcnn_jax.files import locked, write_figure, write_text
+from cgcnn_jax.files import file_name, locked, write_figure, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -113,9 +113,13 @@ class Workdir:
         self.write_csv("rejected.csv", ("id", "reason"), [(one.id, one.reason) for one in rejected])
 
     def save_figures(self, figures: "Mapping[str, Figure]") -> None:
-        """Writes NAME.png for each."""
+        """Writes each to its picture_path."""
         for name, figure in figures.items():
-            write_figure(self.path / f"{name.replace('/', '_')}.png", figure)
+            write_figure(self.picture_path(name), figure)
+
+    def picture_path(self, name: str) -> Path:
+        """NAME.png, where a name may hold that of a property."""
+        return self.path / f"{file_name(name)}.png"
 
     def records(self) -> list[dict[str, Any]]:
         """The epochs so far; a line cut short by a kill is left out."""

@@ -47,7 +47,7 @@ def main() -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.save_figures(drawn)
     for name in drawn:
-        print(folder.path / f"{name.replace('/', '_')}.png")
+        print(folder.picture_path(name))
 
 
 def _draw(runs: "list[Workdir]") -> dict[str, Any]:

@@ -14,7 +14,6 @@ The training crystals are looked up in the run's data once and kept in DIR/appli
 """
 
 import dataclasses
-import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +88,7 @@ def main() -> None:
         _say(f"no sites.csv: {error}")
     else:
         tables["sites"] = interpret.site_table(predictor, explained)
-        _write_structures(predictor, done, output / "structures")
+        interpret.write_structures(predictor, done, output / "structures")
     if predictor.model.conv == "sum":
         _say("no bonds.csv: model.conv=sum has no gate; gated, gated_norm and gated_mlp have one")
     else:
@@ -144,25 +143,6 @@ def _neighbours(known: "Applicability", explained: list[Any]) -> "pd.DataFrame":
         for one in explained
     ]
     return pd.DataFrame(rows, columns=["id", "formula", "is_outside", "outside", "threshold", *columns, "reason"])
-
-
-def _write_structures(predictor: "Predictor", done: "list[Explanation]", folder: Path) -> None:
-    """ID.cif and ID.json of each; where several have one id, the later ones are numbered."""
-    import json
-
-    from cgcnn_jax import interpret
-    from cgcnn_jax.files import write_text
-
-    folder.mkdir(parents=True, exist_ok=True)
-    used: set[str] = set()
-    for one in done:
-        stem = one.id.replace("/", "_")
-        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
-        name = next(name for name in names if name not in used)
-        used.add(name)
-        structure = interpret.annotated(predictor, one)
-        write_text(folder / f"{name}.cif", interpret.cif_text(structure))
-        write_text(folder / f"{name}.json", json.dumps(structure.as_dict()))
 
 
 def _write(tables: "dict[str, pd.DataFrame]", output: Path) -> None:

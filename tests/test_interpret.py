@@ -199,3 +199,14 @@ def test_the_full_graph_is_built_by_the_predictors_own_rule(predictor, rock_salt
     featurizer = dataclasses.replace(predictor.featurizer, neighbors=nearest)
     other = Predictor(predictor.model, predictor.weights, predictor.scaler, featurizer, {})
     assert len(explained(other, rock_salt)[0].bonds.distances) == 8 * 6
+
+
+def test_ids_that_are_paths_name_files_in_the_folder(predictor, rock_salt, tmp_path) -> None:
+    ids = ["../../x", "/x", "a/b", "a_b", "A_B", "x\0", "y" * 400, ".."]
+    crystals = [dataclasses.replace(rock_salt, id=id) for id in ids]
+    folder = tmp_path / "in" / "structures"
+    interpret.write_structures(predictor, explained(predictor, *crystals), folder)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.parent for path in written} == {folder}
+    assert len({path.name.lower() for path in written}) == 2 * len(ids)
+    assert {"a_b.cif", "a_b_2.cif", "A_B_3.cif", "x_.json"} <= {path.name for path in written}
