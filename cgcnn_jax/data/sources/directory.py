@@ -47,9 +47,8 @@ def read_directory(path: str | Path, targets: Sequence[str] = ()) -> Iterator[Cr
     names = _column_names(table, rows, targets)
     unused = {file.stem: file for file in path.glob("*.cif")}
     for row in rows:
-        file = path / f"{row[0]}.cif"
-        # A row that names a path could reach outside the folder.
-        if file.parent != path or not _is_file(file):
+        file = _file_of(path, row[0])
+        if file is None:
             yield Rejected(row[0], f"{row[0]}: stands in {TABLE} but there is no {row[0]}.cif in {path}")
             continue
         unused.pop(row[0], None)
@@ -65,17 +64,25 @@ def read_directory(path: str | Path, targets: Sequence[str] = ()) -> Iterator[Cr
         yield Rejected(id, f"{id}: {file.name} has no row in {table}")
 
 
-def _is_file(path: Path) -> bool:
+def _file_of(folder: Path, id: str) -> Path | None:
+    """ID.cif in the folder; None if there is none, or the id names a path, which could reach outside of the folder."""
+    file = folder / f"{id}.cif"
     try:
-        return path.is_file()
-    except OSError:  # a name longer than the file system allows
-        return False
+        return file if file.parent == folder and file.is_file() else None
+    except (OSError, ValueError):  # what is no name of a file: too long, or a NUL in it
+        return None
 
 
 def _column_names(table: Path, rows: list[list[str]], targets: Sequence[str]) -> list[str]:
     """Names of the value columns; takes a header off `rows`."""
     if not rows:
         raise ValueError(f"{table}: no rows")
+    for name, letter in (("semicolons", ";"), ("tabs", "\t")):
+        if all(letter in row[0] and not _file_of(table.parent, row[0]) for row in rows):
+            raise ValueError(
+                f"{table}: cells must be separated by commas and numbers have a decimal point; got {name}, as in "
+                f"{','.join(rows[0])!r}. Save the table as comma-separated values (CSV)"
+            )
     widths = {len(row) for row in rows}
     if len(widths) > 1:
         odd = next(row for row in rows if len(row) != len(rows[0]))
@@ -85,7 +92,7 @@ def _column_names(table: Path, rows: list[list[str]], targets: Sequence[str]) ->
     width = widths.pop() - 1
     # A first row that has a file is a crystal, whatever stands in its cells.
     is_text = all(cell and np.isnan(as_number(cell)) and cell.lower() != "nan" for cell in rows[0][1:])
-    if width and is_text and not _is_file(table.parent / f"{rows[0][0]}.cif"):
+    if width and is_text and not _file_of(table.parent, rows[0][0]):
         names = rows.pop(0)[1:]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:

@@ -70,7 +70,7 @@ def test_rows_come_in_order_and_point_at_their_files(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("id", ["../x", "sub/x", "..", "./../x", "c"])
+@pytest.mark.parametrize("id", ["../x", "sub/x", "..", "./../x", "c", "a\0", "a" * 5000])
 def test_a_row_may_not_leave_its_folder(tmp_path, id):
     folder = tmp_path / "data"
     (folder / "sub").mkdir(parents=True)
@@ -105,6 +105,13 @@ def test_files_without_a_row_are_rejected_by_name(tmp_path):
         ("\n\n", ["gap"], "no rows"),
         ("a,1,2\nb,1,2\n", ["gap"], r"2 value columns without a header, but data\.target names 1: \['gap'\]"),
         ("a,1\nb,1\n", [], r"1 value columns without a header, but data\.target names 0"),
+        ("a;1.5\nb;2.5\n", ["gap"], r"cells must be separated by commas.* got semicolons, as in 'a;1\.5'\. Save"),
+        (
+            "id;gap;k\na;1,5;2\nb;2;3,5\n",
+            ["gap"],
+            "cells must be separated by commas.* got semicolons, as in 'id;gap;k'",
+        ),
+        ("a\t1.5\nb\t2.5\n", ["gap"], "cells must be separated by commas.* got tabs"),
     ],
 )
 def test_a_table_that_cannot_be_understood_is_an_error(tmp_path, table, targets, message):
@@ -115,3 +122,8 @@ def test_a_table_that_cannot_be_understood_is_an_error(tmp_path, table, targets,
 def test_a_missing_folder_says_what_it_should_hold(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such folder; data\.path must hold id_prop\.csv"):
         list(read_directory(tmp_path / "nowhere"))
+
+
+def test_ids_may_hold_semicolons(tmp_path):
+    make(tmp_path, "a;1,1.5\nb;2,2.5\n", files=("a;1", "b;2"))
+    assert labels(read_directory(tmp_path, ["gap"])) == {"a;1": {"gap": 1.5}, "b;2": {"gap": 2.5}}
