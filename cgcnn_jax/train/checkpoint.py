@@ -1,5 +1,6 @@
 """Checkpoints by orbax: the state, and a JSON that says all that restoring it needs."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ KEEP = 2  # the latest, and one to fall back on
 class Checkpoints:
     """The checkpoints of one run.
 
-    Saving is asynchronous and whole: a killed save leaves no step behind.
+    Saving is asynchronous and whole: a killed save leaves no step behind. Reading raises ValueError if a checkpoint is
+    damaged, and says which to remove.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         # orbax takes absolute paths only.
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
@@ -68,16 +71,33 @@ class Checkpoints:
         step = self._manager.latest_step()
         if step is None:
             return None
-        return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+        return self._read(step, "about", ocp.args.JsonRestore())
 
     def _restore(self, item: str, like: Tree) -> Tree:
         step = self._manager.latest_step()
         if step is None:
             return None
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        restored = self._manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}))
+        restored = self._read(step, item, ocp.args.StandardRestore(abstract))
         # orbax pins arrays to a device; a mix of pinned and free ones would compile every function a second time.
-        return jax.tree.map(jnp.array, jax.device_get(restored[item]))
+        return jax.tree.map(jnp.array, jax.device_get(restored))
+
+    def _read(self, step: int, item: str, wanted: ocp.args.CheckpointArgs) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**{item: wanted}))[item]
+        except (MemoryError, PermissionError):
+            raise  # of this machine at this moment, not of the checkpoint
+        except Exception as error:  # orbax raises whatever the damaged bytes lead to
+            before = max((one for one in self._manager.all_steps() if one < step), default=None)
+            way_out = (
+                "It is the only one, so that the run must be trained again, in another folder"
+                if before is None
+                else f"Remove that folder, and step {before}, the one before, is taken instead"
+            )
+            raise ValueError(
+                f"{self._folder / str(step)}: this checkpoint cannot be read; it is damaged, or of another version of the "
+                f"library. {way_out} ({type(error).__name__}: {textwrap.shorten(str(error), 160)})"
+            ) from error
 
     def close(self) -> None:
         """Waits for the last save."""

@@ -1,0 +1,86 @@
+"""Checkpoints that are damaged say so, and what they say to do helps."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from cgcnn_jax.train.checkpoint import Checkpoints
+from cgcnn_jax.train.state import Sums, TrainState, Weights
+
+
+@pytest.fixture(scope="module")
+def state() -> TrainState:
+    weights = Weights({"kernel": np.arange(6.0, dtype=np.float32)}, {}, {})
+    return TrainState(
+        step=np.array(5, np.int32),
+        weights=weights,
+        average=None,
+        opt_state=(),
+        sums=jax.tree.map(np.asarray, Sums.zero(1)),
+        best=weights,
+        best_error=np.array(0.5, np.float32),
+        best_epoch=np.array(0, np.int32),
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(state, tmp_path_factory):
+    """The checkpoints of steps 5 and 10."""
+    folder = tmp_path_factory.mktemp("saved")
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(state, {"epochs": 1})
+        checkpoints.save(state.replace(step=np.array(10, np.int32)), {"epochs": 2})
+    return folder
+
+
+def cut_short(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def remove(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "place"),
+    [
+        (cut_short, "state/_METADATA"),
+        (cut_short, "state/manifest.ocdbt"),
+        (remove, "state/_METADATA"),
+        (remove, "state"),
+        (cut_short, "about/metadata"),
+        (remove, "about/metadata"),
+        (remove, "about"),
+    ],
+)
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_as_the_message_says(
+    saved, state, tmp_path, damage, place
+):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    damage(folder / "10" / place)
+
+    def read():
+        with Checkpoints(folder) as checkpoints:
+            return checkpoints.about(), checkpoints.restore(state)
+
+    with pytest.raises(ValueError, match="cannot be read") as error:
+        read()
+    assert str(error.value).startswith(
+        f"{folder / '10'}: this checkpoint cannot be read; it is damaged, or of another version of the library. "
+        "Remove that folder, and step 5, the one before, is taken instead ("
+    )
+    assert "\n" not in str(error.value)
+    shutil.rmtree(folder / "10")
+    about, restored = read()
+    assert about == {"epochs": 1}
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_of_the_only_checkpoint_nothing_can_go_on(saved, tmp_path):
+    shutil.copytree(saved / "5", tmp_path / "5")
+    cut_short(tmp_path / "5" / "about" / "metadata")
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match="It is the only one, so that the run"):
+        checkpoints.about()
