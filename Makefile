@@ -13,7 +13,7 @@ PAPER ?= runs/paper_$(SIZE)
 # A file rather than the folder marks the environment as whole, so that an interrupted installation starts again.
 READY := $(VENV)/.installed
 
-.PHONY: train paper test test-slow lint lock clean
+.PHONY: train paper test test-slow lint audit lock clean
 
 train: $(READY)
 	$(BIN)/python -m experiments.train --config=configs/formation_energy.py --workdir=$(WORKDIR)
@@ -32,6 +32,12 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Known vulnerabilities of the locked versions; asks PyPI's advisories, and changes nothing.
+audit: $(READY)
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9,<3'
+	$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 
 # One file of exact versions and hashes for every supported Python; needs uv.
 lock:
