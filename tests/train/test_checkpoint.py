@@ -8,6 +8,7 @@ import pytest
 
 from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.state import Sums, TrainState, Weights
+from tests.pickles import unpickled
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +85,11 @@ def test_of_the_only_checkpoint_nothing_can_go_on(saved, tmp_path):
     cut_short(tmp_path / "5" / "about" / "metadata")
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match="It is the only one, so that the run"):
         checkpoints.about()
+
+
+def test_a_checkpoint_holds_no_pickle(saved, state):
+    with unpickled() as names, Checkpoints(saved) as checkpoints:
+        assert checkpoints.about() == {"epochs": 2}
+        assert int(checkpoints.restore(state).step) == 10
+        checkpoints.restore_weights(state.best)
+    assert names == []
