@@ -76,7 +76,7 @@ def _file_of(folder: Path, id: str) -> Path | None:
 def _column_names(table: Path, rows: list[list[str]], targets: Sequence[str]) -> list[str]:
     """Names of the value columns; takes a header off `rows`."""
     if not rows:
-        raise ValueError(f"{table}: no rows")
+        raise ValueError(f"{table}: no rows; it needs one a crystal, with its id and values")
     for name, letter in (("semicolons", ";"), ("tabs", "\t")):
         if all(letter in row[0] and not _file_of(table.parent, row[0]) for row in rows):
             raise ValueError(
@@ -87,7 +87,8 @@ def _column_names(table: Path, rows: list[list[str]], targets: Sequence[str]) ->
     if len(widths) > 1:
         odd = next(row for row in rows if len(row) != len(rows[0]))
         raise ValueError(
-            f"{table}: rows must have equally many cells; {rows[0]} has {len(rows[0])}, {odd} has {len(odd)}"
+            f"{table}: rows must have equally many cells; {rows[0]} has {len(rows[0])}, {odd} has {len(odd)}. "
+            "Leave the cell of an unknown value empty"
         )
     width = widths.pop() - 1
     # A first row that has a file is a crystal, whatever stands in its cells.

@@ -104,6 +104,8 @@ def _read_document(path: Path) -> "Structure":
         text = file.read()
     is_yaml = ".yaml" in path.name.lower() or ".yml" in path.name.lower()
     document = YAML(typ="safe").load(text) if is_yaml else json.loads(text)
+    if not isinstance(document, dict) or not {"lattice", "sites"} <= document.keys():
+        raise ValueError("not a pymatgen Structure, which has lattice and sites")
     sites = [{key: site[key] for key in ("species", "abc")} for site in document["sites"]]
     return Structure.from_dict({"lattice": document["lattice"], "sites": sites})
 
