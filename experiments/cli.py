@@ -5,13 +5,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from experiments import allocator, compilation
 
@@ -160,6 +162,11 @@ def _mpi() -> tuple[Executor, int]:
     if count < 1:
         raise ValueError("--scheduler=mpi: start it as mpiexec -n N python -m mpi4py.futures -m experiments.NAME ...")
     return MPIPoolExecutor(), count
+
+
+def bar(entries: Iterable[Any] | None = None, **options: Any) -> Any:
+    """A progress bar on stderr, with tqdm's options; none where stderr is a file, which it would fill with its copies."""
+    return tqdm(entries, file=sys.stderr, disable=None, **options)
 
 
 @contextlib.contextmanager

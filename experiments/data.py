@@ -1,12 +1,10 @@
 """Loading the crystals of a configuration, with a progress bar, and what a run was trained on."""
 
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from cgcnn_jax import config as configs
 from cgcnn_jax import run
@@ -21,7 +19,7 @@ def load(config: ConfigDict, atom_table: np.ndarray, entries: Iterable[Entry | R
     """The configured crystals, or those of `entries`. Raises DataError for what cannot be used."""
     executor = cli.executor(config.data.workers, cli.SCHEDULER.value)
     try:
-        with tqdm(desc="building graphs", unit="crystal", leave=False, file=sys.stderr) as bar:
+        with cli.bar(desc="building graphs", unit="crystal", leave=False) as bar:
 
             def advance(done: int, total: int) -> None:
                 bar.total = total

@@ -9,11 +9,9 @@ the same command. Without a network, put the files there by hand; the same comma
 Project needs a key of your own in MP_API_KEY; --fields are fields of its summary, k_vrh and g_vrh among them.
 """
 
-import sys
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
 from experiments import cli
 
@@ -78,7 +76,7 @@ def _materials_project() -> None:
     output = Path(OUTPUT.value).expanduser()
     with (
         materials_project.client() as client,
-        tqdm(desc="Materials Project", unit="crystal", leave=False, file=sys.stderr) as bar,
+        cli.bar(desc="Materials Project", unit="crystal", leave=False) as bar,
     ):
 
         def advance(done: int, total: int) -> None:

@@ -2,17 +2,14 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
-
-from tqdm import tqdm
 
 from cgcnn_jax.data import sources
 from cgcnn_jax.data.sets import DataSet, File
 from cgcnn_jax.data.sources import jarvis
 from cgcnn_jax.files import locked
-from experiments import download
+from experiments import cli, download
 
 
 def install(chosen: DataSet, folder: Path, say: Callable[[str], None] = print) -> int:
@@ -73,7 +70,7 @@ def _staged(chosen: DataSet, staging: Path) -> list[Path]:
 
 def _download(file: File, part: Path, place: Path) -> None:
     try:
-        with tqdm(desc=file.name, unit="B", unit_scale=True, leave=False, file=sys.stderr) as bar:
+        with cli.bar(desc=file.name, unit="B", unit_scale=True, leave=False) as bar:
 
             def advance(done: int, total: int | None) -> None:
                 bar.total, bar.n = total, done
@@ -106,4 +103,4 @@ def _count(chosen: DataSet, path: Path) -> int:
         return len(jarvis.read_benchmark(path))
     task = chosen.name if chosen.source == "matbench" else ""
     entries = sources.read(chosen.source, sources.Request(str(path), task=task))
-    return sum(1 for _ in tqdm(entries, desc="checking", unit="crystal", leave=False, file=sys.stderr))
+    return sum(1 for _ in cli.bar(entries, desc="checking", unit="crystal", leave=False))

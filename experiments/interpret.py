@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
-from tqdm import tqdm
 
 from experiments import cli
 
@@ -71,7 +70,7 @@ def main() -> None:
 
     executor = cli.executor(WORKERS.value, cli.SCHEDULER.value)
     try:
-        with tqdm(desc="explaining", unit="crystal", leave=False, file=sys.stderr) as bar:
+        with cli.bar(desc="explaining", unit="crystal", leave=False) as bar:
             entries = read_inputs(INPUT.value)
             explained = list(interpret.explain(predictor, entries, executor=executor, on_progress=bar.update))
     finally:

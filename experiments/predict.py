@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
 from experiments import cli
 
@@ -35,7 +34,7 @@ def main() -> None:
     predictor = Predictor.restore(WORKDIR.value)
     executor = cli.executor(WORKERS.value, cli.SCHEDULER.value)
     try:
-        with tqdm(desc="predicting", unit="crystal", leave=False, file=sys.stderr) as bar:
+        with cli.bar(desc="predicting", unit="crystal", leave=False) as bar:
             table = predictor.predict_entries(read_inputs(INPUT.value), executor=executor, on_progress=bar.update)
     finally:
         if executor is not None:

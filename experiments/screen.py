@@ -18,7 +18,6 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
 from experiments import cli
 
@@ -53,7 +52,7 @@ def main() -> None:
     items = itertools.chain.from_iterable(read_unparsed(path) for path in INPUT.value)
     with (
         cli.stop_requests() as should_stop,
-        tqdm(desc="screening", unit="structure", file=sys.stderr, smoothing=0.05) as bar,
+        cli.bar(desc="screening", unit="structure", smoothing=0.05) as bar,
     ):
         done = screen(
             items,

@@ -1,7 +1,9 @@
-"""How entry points show a run: lines on stdout, a bar on stderr, and signals that end it in good order."""
+"""How entry points show a run: lines on stdout, a bar on a terminal's stderr, and signals that end it in good order."""
 
 import contextlib
+import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,13 +13,15 @@ from cgcnn_jax.run import Watcher
 from cgcnn_jax.scaling import TargetScaler
 from experiments import cli
 
+_SECONDS = 1.0  # between two lines of a log file
+
 
 class Terminal(Watcher):
-    """Prints and draws bars; Ctrl-C, SIGTERM and SIGUSR1 stop the training."""
+    """Prints and draws bars, or, without a terminal, prints a line an epoch; Ctrl-C, SIGTERM and SIGUSR1 stop the training."""
 
     def __init__(self) -> None:
         self._bar = tqdm(disable=True)
-        self._unit = ""
+        self._unit, self._epochs, self._said = "", 0, -math.inf
         self._should_stop: Callable[[], bool] = lambda: False
 
     def message(self, text: str) -> None:
@@ -25,10 +29,10 @@ class Terminal(Watcher):
 
     @contextlib.contextmanager
     def training(self, first: int, epochs: int, scaler: TargetScaler) -> Iterator[None]:
-        self._unit = scaler.units[0]
+        self._unit, self._epochs = scaler.units[0], epochs
         with (
             cli.stop_requests() as self._should_stop,
-            tqdm(total=epochs, initial=first, desc="training", unit="epoch", file=sys.stderr) as self._bar,
+            cli.bar(total=epochs, initial=first, desc="training", unit="epoch") as self._bar,
         ):
             yield
 
@@ -39,7 +43,14 @@ class Terminal(Watcher):
     def epoch(self, record: Mapping[str, Any]) -> None:
         # Of several targets, or classes, there is no one error in a unit; without validation there is the training's.
         shown = next(key for key in ("val_mae", "val_error", "train_mae", "train_loss") if key in record)
-        self._bar.set_postfix_str(f"{shown} {record[shown]:.4g} {self._unit if shown.endswith('_mae') else ''}")
+        text = f"{shown} {record[shown]:.4g} {self._unit if shown.endswith('_mae') else ''}".rstrip()
+        number, now = record["epoch"] + 1, time.monotonic()
+        if self._bar.disable:
+            if now - self._said >= _SECONDS or number == self._epochs:
+                say(f"epoch {number} of {self._epochs}: {text}")
+                self._said = now
+        else:
+            self._bar.set_postfix_str(text)
 
     def should_stop(self) -> bool:
         return self._should_stop()

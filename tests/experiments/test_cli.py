@@ -1,15 +1,20 @@
+import os
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
 
 from experiments import cli
+from experiments.watch import Terminal
 from tests.experiments.runs import ROOT
+from tests.predictors import ENERGY
 
 SCRIPT = """
 import os, signal, sys
 from experiments import cli
+from experiments.watch import Terminal
 cli.run(lambda: os.kill(os.getpid(), signal.{signal}), goes_on={goes_on})
 """
 
@@ -53,3 +58,29 @@ def test_one_process_needs_no_workers_but_a_crew_has_one() -> None:
     executor, count = cli.hire(1)
     assert count == 1
     executor.shutdown()
+
+
+def test_a_bar_is_drawn_on_a_terminal_and_leaves_a_log_file_clean(capfd: pytest.CaptureFixture[str]) -> None:
+    controller, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    with open(terminal, "w") as screen, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", screen)
+        assert list(cli.bar([1, 2, 3], desc="counting", mininterval=0)) == [1, 2, 3]
+        screen.flush()
+        shown = os.read(controller, 10_000).decode()
+    os.close(controller)
+    assert "\rcounting: 100%" in shown
+    assert list(cli.bar([1, 2, 3], desc="counting", mininterval=0)) == [1, 2, 3]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_log_file_has_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    watcher = Terminal()
+    with watcher.training(3, 5, ENERGY):
+        for epoch in (3, 4):
+            watcher.step(epoch, 1, 2)
+            watcher.epoch({"epoch": epoch, "val_mae": 0.25 / epoch})
+    assert capsys.readouterr() == (
+        "epoch 4 of 5: val_mae 0.08333 eV/atom\nepoch 5 of 5: val_mae 0.0625 eV/atom\n",
+        "",
+    )
