@@ -67,7 +67,8 @@ class BuildAndPredict:
 
     def __call__(self, items: Sequence[Item]) -> "pd.DataFrame":
         portions = self.build(items)
-        _take_one_thread()
+        if self.build.in_worker:
+            _take_one_thread()
         return predict(self.models, _restored(self.models), self.build.featurizers, portions)
 
 

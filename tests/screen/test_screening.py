@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import get_context
@@ -53,7 +54,10 @@ def expected(model: Path, items: Sequence[Item]) -> pd.DataFrame:
 @pytest.mark.parametrize("format", ["parquet", "csv"])
 def test_rows_are_those_of_predict_entries(format: Any, model: Path, items: list[Item], tmp_path: Path) -> None:
     told: list[int] = []
+    before = dict(os.environ)
     done = screen(items, [model], tmp_path / "out", shard_size=7, format=format, on_progress=told.append)
+    # What workers set for themselves would reach everything that this process starts later.
+    assert dict(os.environ) == before
     pd.testing.assert_frame_equal(rows(done), expected(model, items), rtol=RTOL)
     assert (done.rows, done.predicted, done.failed, done.is_finished) == (44, 40, 4, True)
     assert sum(told) == 44
