@@ -107,9 +107,7 @@ def explain(
         if with_bonds and predictor.model.conv != "sum":
             full = store.build(crystals, featurizer, executor=executor)
             bonds = list(_bonds(predictor, full.graphs))
-        rows_of = {int(place): row for row, place in enumerate(portion.store.ids)}
-        for place, id in enumerate(portion.ids):
-            row = rows_of.get(place)
+        for place, (id, row) in enumerate(zip(portion.ids, portion.rows(), strict=True)):
             if row is None:
                 yield Rejected(id, portion.reasons[place])
                 continue

@@ -99,10 +99,10 @@ class Predictor:
         if not folder.is_dir():
             raise FileNotFoundError(f"{workdir}: no checkpoints; --workdir must be the folder of a training run")
         with Checkpoints(folder) as checkpoints:
+            about = checkpoints.about()
+            if about is None:
+                raise FileNotFoundError(f"{workdir}: the run was stopped before its first checkpoint; train on")
             try:
-                about = checkpoints.about()
-                if about is None:
-                    raise FileNotFoundError(f"{workdir}: the run was stopped before its first checkpoint; train on")
                 config = configs.from_dict(about["config"])
                 scaler = TargetScaler.from_dict(about["scaler"])
                 rows, columns = (operator.index(size) for size in about["table_shape"])
@@ -255,10 +255,8 @@ class Predictor:
             portion = build(entries, self.featurizer)
             graphs = portion.store.graphs
             seen, formulas = self.inspect_graphs(graphs), portion.store.formulas()
-            rows_of = {int(place): row for row, place in enumerate(portion.store.ids)}
             rows: list[list[Any]] = []
-            for place, id in enumerate(portion.ids):
-                row = rows_of.get(place)
+            for place, (id, row) in enumerate(zip(portion.ids, portion.rows(), strict=True)):
                 if row is None:
                     rows.append([id, *[None] * (len(columns) - 1 + len(names)), portion.reasons[place]])
                 elif not atoms:
@@ -275,12 +273,10 @@ class Predictor:
     def predict_portion(self, portion: Portion) -> pd.DataFrame:
         """A row per structure of a portion, as `predict_entries`."""
         values = self.predict_graphs(portion.store.graphs)
-        rows_of = {int(place): row for row, place in enumerate(portion.store.ids)}
         formulas = portion.store.formulas()
         columns = self.columns()
         rows = []
-        for place, id in enumerate(portion.ids):
-            row = rows_of.get(place)
+        for place, (id, row) in enumerate(zip(portion.ids, portion.rows(), strict=True)):
             if row is None:
                 rows.append([id, None, *[None] * len(columns), portion.reasons[place]])
             elif np.isfinite(values[row]).all():

@@ -23,6 +23,11 @@ class Portion(NamedTuple):
     store: GraphStore
     reasons: dict[int, str]
 
+    def rows(self) -> list[int | None]:
+        """Where in the store the graph of each structure is, None where it has none."""
+        row_of = {int(place): row for row, place in enumerate(self.store.ids)}
+        return [row_of.get(place) for place in range(len(self.ids))]
+
 
 def build(entries: Sequence[Entry | Rejected], featurize: Featurize, executor: Executor | None = None) -> Portion:
     """Reads structures and builds their graphs.
