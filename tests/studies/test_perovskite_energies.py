@@ -47,7 +47,7 @@ def test_an_atom_is_a_or_b_by_its_surroundings(predictor):
 
 def test_full_pooling_has_no_site_energies():
     full = make_predictor(pool="mean")
-    with pytest.raises(ValueError, match="this one has mean"):
+    with pytest.raises(ValueError, match="pools by 'mean'"):
         site_energies(full, store.build([cell("Ba", "Ti", "OOO")], full.featurizer), {})
 
 

@@ -11,6 +11,7 @@ from scipy import stats
 from cgcnn_jax.data import elements
 from cgcnn_jax.data.store import GraphStore
 from cgcnn_jax.graph import offsets
+from cgcnn_jax.interpret import check_sites
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.studies.perovskites.crystals import Sites
 
@@ -39,8 +40,7 @@ def site_energies(predictor: Predictor, store: GraphStore, sites: Mapping[str, S
     Raises:
       ValueError: If the model has another pool.
     """
-    if predictor.model.pool != "site":
-        raise ValueError(f"sites have energies in a model with model.pool=site; this one has {predictor.model.pool}")
+    check_sites(predictor)
     of_nodes = predictor.inspect_graphs(store.graphs).sites
     assert of_nodes is not None
     of_atoms = of_nodes[np.repeat(offsets(store.graphs).node, store.n_atom) + store.atom_node, 0]
