@@ -19,7 +19,7 @@ from cgcnn_jax.sweep.space import MEMBER_FIELDS, Overrides, with_overrides
 from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.feed import fits_device
 from cgcnn_jax.train.loop import Diverged
-from cgcnn_jax.train.population import Member, Parallel, fit_population
+from cgcnn_jax.train.population import Member, fit_population
 from cgcnn_jax.workdir import Workdir
 
 
@@ -45,7 +45,7 @@ def run_sweep(
     path: str | Path,
     *,
     population: int = 16,
-    parallel: Parallel = "shard",
+    parallel: str = "shard",
     data: Load = load_dataset,
     watcher: SweepWatcher | None = None,
     command: str = "",
@@ -98,7 +98,7 @@ def _train_all(
     folder: SweepFolder,
     crystals_of: "Crystals",
     population: int,
-    parallel: Parallel,
+    parallel: str,
     watcher: SweepWatcher,
     command: str,
 ) -> None:
@@ -144,7 +144,7 @@ def train_one(trial: Trial, folder: SweepFolder, crystals: Dataset, watcher: Wat
     """Trains a trial by itself. Returns False if it was stopped."""
     place = folder.trial(trial.number)
     try:
-        if not run(trial.config, place.path, data=crystals, watcher=watcher, command=command).is_finished:
+        if not run(trial.config, place.path, data=crystals, watcher=watcher, command=command, report=False).is_finished:
             return False
         folder.end_finished(trial.number, trial.overrides)
     except Diverged as error:
@@ -156,7 +156,7 @@ def _train_together(
     trials: Sequence[Trial],
     folder: SweepFolder,
     crystals: Dataset,
-    parallel: Parallel,
+    parallel: str,
     watcher: Watcher,
     command: str,
 ) -> bool:

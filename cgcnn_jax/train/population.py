@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +31,9 @@ from cgcnn_jax.train.loop import (
     val_record,
 )
 from cgcnn_jax.train.optimizer import OptimizerSettings, build_optimizer, learning_rate_schedule
+from cgcnn_jax.train.parallel import WAYS
 from cgcnn_jax.train.state import Sums, TrainState, Tree, Weights, init_state
 from cgcnn_jax.train.step import Compiled, compile_steps, to_device
-
-Parallel = Literal["shard", "pmap"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def fit_population(
     settings: TrainSettings,
     optimizer_settings: OptimizerSettings,
     *,
-    parallel: Parallel = "shard",
+    parallel: str = "shard",
     checkpoints: Checkpoints | None = None,
     about: Mapping[str, Any] | None = None,
     on_step: Callable[[int, int, int], None] | None = None,
@@ -290,8 +289,8 @@ def _check(members: Sequence[Member], parallel: str) -> None:
         raise ValueError("a population needs at least one member")
     if len({bool(member.l2) for member in members}) > 1:
         raise ValueError("l2 must be 0 for all members of a population or for none")
-    if parallel not in get_args(Parallel):
-        raise ValueError(f"unknown parallel {parallel!r}; choose one of {', '.join(get_args(Parallel))}")
+    if parallel not in WAYS:
+        raise ValueError(f"unknown parallel {parallel!r}; choose one of {', '.join(WAYS)}")
 
 
 def _close_epoch(state: TrainState, is_best: Array, error: Array, epoch: Array, n_target: int) -> TrainState:
@@ -311,7 +310,7 @@ def _close_epoch(state: TrainState, is_best: Array, error: Array, epoch: Array, 
 class _Spread:
     """Members on devices: arrays with a leading axis for them, filled up to equal shares with copies of the last one."""
 
-    def __init__(self, n_member: int, parallel: Parallel) -> None:
+    def __init__(self, n_member: int, parallel: str) -> None:
         self._devices = jax.local_devices()[:n_member]
         self._n_member = n_member
         self._per_device = -(-n_member // len(self._devices))
