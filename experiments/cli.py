@@ -87,6 +87,17 @@ def executor(workers: int, scheduler: str = "") -> Executor | None:
     return hire(workers, scheduler)[0]
 
 
+@contextlib.contextmanager
+def graph_workers(workers: int) -> Iterator[Executor | None]:
+    """What `executor` gives for --scheduler, let go at the end without waiting for what is left."""
+    given = executor(workers, SCHEDULER.value)
+    try:
+        yield given
+    finally:
+        if given is not None:
+            given.shutdown(cancel_futures=True)
+
+
 def hire(workers: int, scheduler: str = "") -> tuple[Executor, int | Callable[[], int]]:
     """Workers, at least one, and how many tasks they do at a time, or what tells it; see executor."""
     if scheduler == "mpi":

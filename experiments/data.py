@@ -17,18 +17,16 @@ from experiments import cli
 
 def load(config: ConfigDict, atom_table: np.ndarray, entries: Iterable[Entry | Rejected] | None = None) -> Dataset:
     """The configured crystals, or those of `entries`. Raises DataError for what cannot be used."""
-    executor = cli.executor(config.data.workers, cli.SCHEDULER.value)
-    try:
-        with cli.bar(desc="building graphs", unit="crystal", leave=False) as bar:
+    with (
+        cli.graph_workers(config.data.workers) as executor,
+        cli.bar(desc="building graphs", unit="crystal", leave=False) as bar,
+    ):
 
-            def advance(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done)
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done)
 
-            return run.load_dataset(config, atom_table, entries, executor=executor, on_progress=advance)
-    finally:
-        if executor is not None:
-            executor.shutdown(cancel_futures=True)
+        return run.load_dataset(config, atom_table, entries, executor=executor, on_progress=advance)
 
 
 def applicability(predictor: Predictor, workdir: str | Path, arguments: Sequence[str] = ()) -> Applicability:

@@ -68,14 +68,12 @@ def main() -> None:
     if known and QUANTILE.value is not None:
         known = dataclasses.replace(known, quantile=QUANTILE.value)
 
-    executor = cli.executor(WORKERS.value, cli.SCHEDULER.value)
-    try:
-        with cli.bar(desc="explaining", unit="crystal", leave=False) as bar:
-            entries = read_inputs(INPUT.value)
-            explained = list(interpret.explain(predictor, entries, executor=executor, on_progress=bar.update))
-    finally:
-        if executor is not None:
-            executor.shutdown(cancel_futures=True)
+    with (
+        cli.graph_workers(WORKERS.value) as executor,
+        cli.bar(desc="explaining", unit="crystal", leave=False) as bar,
+    ):
+        entries = read_inputs(INPUT.value)
+        explained = list(interpret.explain(predictor, entries, executor=executor, on_progress=bar.update))
     done = [one for one in explained if not isinstance(one, Rejected)]
     failed = len(explained) - len(done)
     output.mkdir(parents=True, exist_ok=True)

@@ -32,13 +32,11 @@ def main() -> None:
     if output and output.is_dir():
         raise ValueError(f"--output={output} is a folder; name a CSV file in it")
     predictor = Predictor.restore(WORKDIR.value)
-    executor = cli.executor(WORKERS.value, cli.SCHEDULER.value)
-    try:
-        with cli.bar(desc="predicting", unit="crystal", leave=False) as bar:
-            table = predictor.predict_entries(read_inputs(INPUT.value), executor=executor, on_progress=bar.update)
-    finally:
-        if executor is not None:
-            executor.shutdown(cancel_futures=True)
+    with (
+        cli.graph_workers(WORKERS.value) as executor,
+        cli.bar(desc="predicting", unit="crystal", leave=False) as bar,
+    ):
+        table = predictor.predict_entries(read_inputs(INPUT.value), executor=executor, on_progress=bar.update)
     text = table.to_csv(index=False, lineterminator="\n", float_format="%.8g")
     if output:
         write_text(output, text)
