@@ -87,7 +87,7 @@ def main() -> None:
         tables["sites"] = interpret.site_table(predictor, explained)
         interpret.write_structures(predictor, done, output / "structures")
     if predictor.model.conv == "sum":
-        _say("no bonds.csv: model.conv=sum has no gate; gated, gated_norm and gated_mlp have one")
+        _say("no bonds.csv: model.conv=sum has no gate; the gated ones have one")
     else:
         tables["bonds"] = interpret.bond_table(explained)
     if known:

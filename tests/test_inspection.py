@@ -98,7 +98,7 @@ def test_no_crystal_gives_empty_arrays(pool):
     assert (found.sites is None) == (pool == "mean")
 
 
-@pytest.mark.parametrize("conv", ["gated", "gated_mlp"])
+@pytest.mark.parametrize("conv", ["gated", "gated_mlp", "gated_update"])
 def test_gates_belong_to_the_edges_of_their_crystal(crystals, conv):
     predictor = make_predictor(conv=conv, pool="mean")
     together = predictor.inspect_graphs(graphs_of(predictor, crystals))

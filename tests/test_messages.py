@@ -238,7 +238,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no path": (config(data__path=""), "config.data.path must say where the jsonl crystals lie"),
     "a convolution that is not there": (
         config(model__conv="transformer"),
-        "config.model.conv must be one of sum, gated, gated_norm, gated_mlp; got 'transformer'",
+        "config.model.conv must be one of sum, gated, gated_norm, gated_mlp, gated_update; got 'transformer'",
     ),
     "no epochs": (config(train__epochs=0), "config.train.epochs must be greater than 0; got 0"),
     "a negative number of workers": (config(data__workers=-1), "config.data.workers must not be negative; got -1"),

@@ -79,18 +79,23 @@ class NormGatedConv(Convolution):
 
     @nn.compact
     def __call__(self, v: Array, u: Array, graphs: CrystalGraphs, *, training: bool) -> Array:
-        def norm(name: str) -> BatchNorm:
-            return BatchNorm(axis_name=self.axis_name, name=name)
+        return softplus(v + self.of_neighbors(v, u, graphs, training))
 
+    def of_neighbors(self, v: Array, u: Array, graphs: CrystalGraphs, training: bool) -> Array:
+        """What the neighbours add: BN(sum_jk sigmoid(BN(z W_f + b_f)) * g(BN(z W_s + b_s))), [n_node, d_node]."""
         # An edge of the quotient stands for edge_weight bonds at each of its receiver's node_weight atoms.
         bonds = graphs.edge_weight * graphs.node_weight[graphs.receivers]
         gate = self.of_bonds("gate", v, u, graphs)
         core = self.of_bonds("core", v, u, graphs)
-        gate_affine = norm("gate_norm")(gate, bonds, training=training)
-        core_affine = norm("core_norm")(core, bonds, training=training)
+        gate_affine = self.norm("gate_norm")(gate, bonds, training=training)
+        core_affine = self.norm("core_norm")(core, bonds, training=training)
         self.sow_bonds(gate, core, gate_affine, core_affine)
         total = gated_sum(gate, core, gate_affine, core_affine, graphs.edge_weight, graphs.receivers, v.shape[0])
-        return softplus(v + norm("sum_norm")(total, graphs.node_weight, training=training)(total))
+        return self.norm("sum_norm")(total, graphs.node_weight, training=training)(total)
+
+    def norm(self, name: str) -> BatchNorm:
+        """A batch normalisation over all devices."""
+        return BatchNorm(axis_name=self.axis_name, name=name)
 
     def of_bonds(self, name: str, v: Array, u: Array, graphs: CrystalGraphs) -> Array:
         """What is normalised, of the "gate" or the "core": z W + b, [n_edge, d_node]."""
@@ -111,9 +116,29 @@ class MLPGatedConv(NormGatedConv):
         return Dense(width, self.init_scale, self.precision, use_bias=False, name=name)(jax.nn.silu(hidden))
 
 
+class UpdateGatedConv(MLPGatedConv):
+    """Eq. 5 with two-layer gate and core, then a network of two layers at every atom.
+
+    w_i = v_i + BN(sum_jk sigmoid(BN(f(z))) * g(BN(s(z)))),  v_i <- w_i + silu(BN(w_i) W_1 + b_1) W_2 + b_2
+
+    W_1 has 2 d columns. Eq. 5 only ever adds up what single bonds say; here an atom weighs the sum of all. Atoms are
+    fewer than bonds, so this costs little. As in transformers, whose layers have these two halves, nothing bends the sum
+    of v_i and its updates: the softplus around the released equation is left out.
+    """
+
+    @nn.compact
+    def __call__(self, v: Array, u: Array, graphs: CrystalGraphs, *, training: bool) -> Array:
+        width = v.shape[-1]
+        w = v + self.of_neighbors(v, u, graphs, training)
+        normalised = self.norm("update_norm")(w, graphs.node_weight, training=training)(w)
+        hidden = jax.nn.silu(Dense(2 * width, self.init_scale, self.precision, name="update_hidden")(normalised))
+        return w + Dense(width, self.init_scale, self.precision, name="update")(hidden)
+
+
 CONVOLUTIONS: dict[str, type[Convolution]] = {
     "sum": SumConv,
     "gated": GatedConv,
     "gated_norm": NormGatedConv,
     "gated_mlp": MLPGatedConv,
+    "gated_update": UpdateGatedConv,
 }

@@ -28,7 +28,8 @@ class CGCNN(nn.Module):
       n_output: Targets, or classes.
       table_shape: Elements (row 0 is padding) and columns of the element table.
       features: Width of the atom vectors.
-      conv: "sum" (Eq. 4), "gated" (Eq. 5 as printed), "gated_norm" (Eq. 5 as released) or "gated_mlp" (that, two layers).
+      conv: "sum" (Eq. 4), "gated" (Eq. 5 as printed), "gated_norm" (Eq. 5 as released), "gated_mlp" (that with two
+        layers) or "gated_update" (that, and a network at every atom).
       num_convs: R.
       basis: Bond lengths as features.
       pool: "mean" (S16), "softmax" (S11-S13) or "site" (S14-S15: the prediction is the mean of a number per atom).

@@ -83,7 +83,11 @@ def test_every_field_has_a_comment_or_a_name_that_says_it_all() -> None:
         ),
         ("data.target", "", r"config\.data\.target must name the property"),
         ("data.unit", "eV,eV", r"config\.data\.unit must name a unit for each target"),
-        ("model.conv", "gate", r"config\.model\.conv must be one of sum, gated, gated_norm, gated_mlp; got 'gate'"),
+        (
+            "model.conv",
+            "gate",
+            r"config\.model\.conv must be one of sum, gated, gated_norm, gated_mlp, gated_update; got 'gate'",
+        ),
         ("model.pool", "site", r"set config\.model\.crystal_layers=0"),
         ("model.dropout", 1.0, r"config\.model\.dropout must be at least 0 and below 1"),
         ("train.epochs", 0, r"config\.train\.epochs must be greater than 0; got 0"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cgcnn_jax.graph import CrystalGraphs
-from cgcnn_jax.nn.conv import CONVOLUTIONS, GatedConv, MLPGatedConv, NormGatedConv
+from cgcnn_jax.nn.conv import CONVOLUTIONS, GatedConv, MLPGatedConv, NormGatedConv, UpdateGatedConv
 from cgcnn_jax.nn.dense import EdgeDense
 from cgcnn_jax.nn.ops import Affine, gated_sum
 
@@ -48,27 +48,41 @@ def plain_linear(params, x):
     return x @ params["kernel"] + params["bias"][None]
 
 
+def plain_silu(x):
+    return x / (1 + jnp.exp(-x))
+
+
 def plain_norm_gated(params, v, u, graphs):
     z = concatenated(v, u, graphs)
-    return plain_update(params, v, graphs, plain_linear(params["gate"], z), plain_linear(params["core"], z))
+    gate, core = plain_linear(params["gate"], z), plain_linear(params["core"], z)
+    return jax.nn.softplus(v + plain_sum(params, v, graphs, gate, core))
 
 
-def plain_mlp_gated(params, v, u, graphs):
+def plain_mlp_sum(params, v, u, graphs):
     z = concatenated(v, u, graphs)
 
     def two_layers(name):
-        hidden = plain_linear(params[f"{name}_hidden"], z)
-        return hidden / (1 + jnp.exp(-hidden)) @ params[name]["kernel"]
+        return plain_silu(plain_linear(params[f"{name}_hidden"], z)) @ params[name]["kernel"]
 
-    return plain_update(params, v, graphs, two_layers("gate"), two_layers("core"))
+    return plain_sum(params, v, graphs, two_layers("gate"), two_layers("core"))
 
 
-def plain_update(params, v, graphs, gate, core):
+def plain_mlp_gated(params, v, u, graphs):
+    return jax.nn.softplus(v + plain_mlp_sum(params, v, u, graphs))
+
+
+def plain_update_gated(params, v, u, graphs):
+    w = v + plain_mlp_sum(params, v, u, graphs)
+    hidden = plain_silu(plain_linear(params["update_hidden"], plain_norm(params["update_norm"], w, graphs.node_weight)))
+    return w + plain_linear(params["update"], hidden)
+
+
+def plain_sum(params, v, graphs, gate, core):
     bonds = graphs.edge_weight * graphs.node_weight[graphs.receivers]
     gate = jax.nn.sigmoid(plain_norm(params["gate_norm"], gate, bonds))
     core = jax.nn.softplus(plain_norm(params["core_norm"], core, bonds))
     total = jnp.zeros_like(v).at[graphs.receivers].add(graphs.edge_weight[:, None] * gate * core)
-    return jax.nn.softplus(v + plain_norm(params["sum_norm"], total, graphs.node_weight))
+    return plain_norm(params["sum_norm"], total, graphs.node_weight)
 
 
 def plain_gated(params, v, u, graphs):
@@ -79,7 +93,13 @@ def plain_gated(params, v, u, graphs):
 
 
 @pytest.mark.parametrize(
-    ("conv", "plain"), [(NormGatedConv, plain_norm_gated), (GatedConv, plain_gated), (MLPGatedConv, plain_mlp_gated)]
+    ("conv", "plain"),
+    [
+        (NormGatedConv, plain_norm_gated),
+        (GatedConv, plain_gated),
+        (MLPGatedConv, plain_mlp_gated),
+        (UpdateGatedConv, plain_update_gated),
+    ],
 )
 def test_a_fast_convolution_and_its_gradients_are_those_of_the_plain_equation(conv, plain):
     graphs, v, u = graph(0), draw(1, N_NODE, WIDTH), draw(2, N_EDGE, BONDS)
@@ -212,14 +232,18 @@ def test_the_mean_gate_and_message_worked_out_by_hand():
     )
 
 
-@pytest.mark.parametrize("conv", ["gated", "gated_norm", "gated_mlp"])
+@pytest.mark.parametrize("conv", ["gated", "gated_norm", "gated_mlp", "gated_update"])
 def test_the_messages_of_a_node_average_to_its_sum(conv):
     v, u, graphs = draw(1, N_NODE, WIDTH), draw(2, N_EDGE, BONDS), graph(3)
     layer = CONVOLUTIONS[conv]()
     variables = layer.init(jax.random.key(0), v, u, graphs, training=False)
+    if conv == "gated_update":  # an atom's network that adds nothing leaves the sum to be seen
+        variables["params"]["update"] = jax.tree.map(jnp.zeros_like, variables["params"]["update"])
     new, sown = layer.apply(variables, v, u, graphs, training=False, mutable=["intermediates"])
     message = np.asarray(sown["intermediates"]["mean_message"][0]) * graphs.edge_weight
-    # The printed layer adds the sum to v; the released one takes a softplus, after a fresh normalisation's 1/sqrt(1+1e-5).
+    # The printed layer adds the sum to v; the others normalise it, freshly by 1/sqrt(1+1e-5), and the released ones take a
+    # softplus of all.
     new = np.asarray(new, np.float64)
-    total = new - v if conv == "gated" else (np.log(np.expm1(new)) - v) * np.sqrt(1 + 1e-5)
+    added = (np.log(np.expm1(new)) if conv in ("gated_norm", "gated_mlp") else new) - v
+    total = added if conv == "gated" else added * np.sqrt(1 + 1e-5)
     np.testing.assert_allclose(np.mean(total, axis=1), np.bincount(graphs.receivers, message, N_NODE), rtol=1e-4)

@@ -169,7 +169,8 @@ def test_dropout_keeps_the_mean_of_the_output():
 
 def test_an_unknown_convolution_names_the_choices():
     with pytest.raises(
-        ValueError, match=r"unknown convolution 'gatde'; choose one of \['gated', 'gated_mlp', 'gated_norm', 'sum'\]"
+        ValueError,
+        match=r"unknown convolution 'gatde'; choose one of \['gated', 'gated_mlp', 'gated_norm', 'gated_update', 'sum'\]",
     ):
         variables_of(dataclasses.replace(PAPER, conv="gatde"))
 

@@ -206,7 +206,7 @@ def of_bonds(params, name, z):
     return hidden * sigmoid(hidden) @ params[name]["kernel"]
 
 
-def eq5_released(params, stats, v, u, graphs, training):
+def of_neighbors(params, stats, v, u, graphs, training):
     """On the full graph: node i stands for node_weight atoms, each with its own rows in both batch normalisations."""
     atoms = [i for i in range(len(v)) for _ in range(int(graphs.node_weight[i]))]
     bonds = [(a, j, edge) for a, i in enumerate(atoms) for j, edge in neighbors(graphs, i)]
@@ -218,10 +218,31 @@ def eq5_released(params, stats, v, u, graphs, training):
         total[a] += message
     total = batch_norm(params["sum_norm"], stats["sum_norm"], total, training)
     first = [atoms.index(i) for i in range(len(v))]
-    return softplus(v + total[first])
+    return total[first]
 
 
-EQUATIONS = {"sum": eq4, "gated": eq5_printed, "gated_norm": eq5_released, "gated_mlp": eq5_released}
+def eq5_released(*arguments):
+    return softplus(arguments[2] + of_neighbors(*arguments))
+
+
+def eq5_updated(params, stats, v, u, graphs, training):
+    """Eq. 5, then a network of every atom; its normalisation counts a node as its atoms."""
+    rows = v + of_neighbors(params, stats, v, u, graphs, training)
+    atoms = np.repeat(rows, graphs.node_weight.astype(int), axis=0)
+    first = np.cumsum(graphs.node_weight).astype(int) - 1
+    hidden = linear(
+        params["update_hidden"], batch_norm(params["update_norm"], stats["update_norm"], atoms, training)[first]
+    )
+    return rows + linear(params["update"], hidden * sigmoid(hidden))
+
+
+EQUATIONS = {
+    "sum": eq4,
+    "gated": eq5_printed,
+    "gated_norm": eq5_released,
+    "gated_mlp": eq5_released,
+    "gated_update": eq5_updated,
+}
 
 
 def crystal_means(graphs, rows):

@@ -17,7 +17,7 @@ TARGET = "formation_energy_eV_per_atom"
 
 # A bias before a batch normalisation has no gradient but rounding, which Adam scales up to full steps: under Adam the
 # biases of gated_norm wander differently in every order of summation, with any library. SGD leaves them in place;
-# gated_mlp has no such biases.
+# gated_mlp and gated_update have no such biases.
 @pytest.mark.parametrize(
     ("conv", "optimizer"),
     [
@@ -25,8 +25,9 @@ TARGET = "formation_energy_eV_per_atom"
         ("gated", OptimizerSettings("adam", 5e-3)),
         ("gated_norm", OptimizerSettings("sgd", 0.05)),
         ("gated_mlp", OptimizerSettings("adam", 5e-3)),
+        ("gated_update", OptimizerSettings("adam", 5e-3)),
     ],
-    ids=["sum", "gated", "gated_norm", "gated_mlp"],
+    ids=["sum", "gated", "gated_norm", "gated_mlp", "gated_update"],
 )
 def test_quotient_and_full_graphs_train_alike(conv: str, optimizer: OptimizerSettings) -> None:
     # Doubled cells, so that the full graphs have at least twice the nodes. One batch an epoch: crystals are dealt to
