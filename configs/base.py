@@ -6,9 +6,10 @@ A property file calls `get_config` and changes a few fields; the command line ch
 The part after the colon chooses a preset:
   reference  the network as released, in the sizes of the published weights (default)
   paper      Table II one-hot atoms, ten distance bins, Eq. 5 as printed, no batch normalisation
-  wide       a wider network of the same shape, with what took the field below the published errors; not tuned yet
+  best       Eq. 5 with networks of two layers for bonds and atoms, trained on absolute errors: the most accurate so far
+             (docs/benchmarks.md has what each part brings)
 
-The first two train with Adam and a cosine schedule, which needs a fifth of the published epochs. The published recipe is
+All train with Adam and a cosine schedule, which needs a fifth of the published epochs. The published recipe is
   --config.optimizer.name=sgd --config.optimizer.learning_rate=0.02 --config.optimizer.schedule=milestones
   --config.optimizer.milestones="(800,)" --config.train.epochs=1000 --config.train.batch_size=256
 (band gap 0.05; Poisson ratio and classification 0.01; elastic properties batch 64; classification 500 and 400 epochs)
@@ -17,7 +18,7 @@ The first two train with Adam and a cosine schedule, which needs a fifth of the 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-PRESETS = ("reference", "paper", "wide")
+PRESETS = ("reference", "paper", "best")
 
 
 def get_config(preset: str | None = None) -> ConfigDict:
@@ -129,18 +130,8 @@ def get_config(preset: str | None = None) -> ConfigDict:
         config.model.num_convs = 3
         config.model.activate_pooled = False
         config.optimizer.learning_rate = 1e-3  # without normalisation larger steps diverge
-    if name == "wide":
-        # Not tuned yet. PotNet and ComFormer have 256 features and 500 epochs; these sizes are for two cores.
-        config.graph.num_neighbors = 16
-        config.bonds.basis = "reciprocal"
-        config.model.conv = "gated_mlp"
-        config.model.num_convs = 3
-        config.model.features = 128
-        config.model.crystal_features = 128
-        config.optimizer.name = "adamw"
-        config.optimizer.learning_rate = 1e-3
-        config.optimizer.l2 = 1e-5
-        config.optimizer.schedule = "one_cycle"
+    if name == "best":
+        config.model.conv = "gated_update"
         config.train.loss = "mae"
         config.train.average_decay = 0.999
     return config

@@ -143,7 +143,7 @@ def test_unknown_atom_table_lists_the_choices() -> None:
     [
         (("--config=configs/formation_energy.py", "--config.train.epoch=3"), 'Did you mean "epochs"'),
         (("--config=configs/formation_energy.py", "--config.train.epochs=x"), "invalid literal for int"),
-        (("--config=configs/formation_energy.py:papper",), "choose one of reference, paper, wide"),
+        (("--config=configs/formation_energy.py:papper",), "choose one of reference, paper, best"),
         (("--config=configs/formation_energies.py",), "no such file; from the project's folder there are"),
         (("--confg=configs/formation_energy.py",), "Did you mean: config"),
         ((), "--config=FILE says what to train"),

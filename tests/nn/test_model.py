@@ -8,7 +8,7 @@ import pytest
 
 from cgcnn_jax.data import elements
 from cgcnn_jax.graph import CrystalGraphs
-from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis, ReciprocalBasis
+from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis
 from cgcnn_jax.nn.model import CGCNN, count_parameters, init_variables
 
 REFERENCE = CGCNN(
@@ -29,9 +29,7 @@ PAPER = dataclasses.replace(
     REFERENCE, table_shape=(104, 93), conv="gated", num_convs=3, basis=BinnedBasis(), activate_pooled=False
 )
 
-WIDE = dataclasses.replace(
-    REFERENCE, features=128, conv="gated_mlp", num_convs=3, basis=ReciprocalBasis(), crystal_features=128
-)
+BEST = dataclasses.replace(REFERENCE, conv="gated_update")
 
 
 def variables_of(model: CGCNN, seed: int = 0):
@@ -65,11 +63,12 @@ def test_the_paper_preset_has_61505_parameters():
     assert count_parameters(variables_of(PAPER)) == 61_505
 
 
-def test_the_wide_preset_has_424833_parameters():
-    # z of 128+128+128 = 384. A convolution: 2 * (384*128+128 + 128*128) in gate and core, and 3 * 2*128 to normalise.
-    convolution = 2 * (384 * 128 + 128 + 128 * 128) + 3 * 256
-    assert 92 * 128 + 128 + 3 * convolution + 128 * 128 + 128 + 129 == 424_833
-    assert count_parameters(variables_of(WIDE)) == 424_833
+def test_the_best_preset_has_196225_parameters():
+    # z of 64+64+41 = 169. A convolution: 2 * (169*64+64 + 64*64) in gate and core, 64*128+128 and 128*64+64 at the
+    # atom, and 4 * 2*64 to normalise.
+    convolution = 2 * (169 * 64 + 64 + 64 * 64) + (64 * 128 + 128) + (128 * 64 + 64) + 4 * 128
+    assert 92 * 64 + 64 + 4 * convolution + 64 * 32 + 32 + 33 == 196_225
+    assert count_parameters(variables_of(BEST)) == 196_225
 
 
 @pytest.mark.parametrize(
@@ -95,7 +94,7 @@ def test_presets_of_the_configuration_are_these_models():
     from cgcnn_jax.config import build_atom_table, build_model
     from configs.base import PRESETS, get_config
 
-    expected = {"reference": REFERENCE, "paper": PAPER, "wide": WIDE}
+    expected = {"reference": REFERENCE, "paper": PAPER, "best": BEST}
     assert set(PRESETS) == set(expected)
     for preset, model in expected.items():
         config = get_config(preset)
