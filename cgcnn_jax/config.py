@@ -120,8 +120,9 @@ def validate(config: ConfigDict) -> None:
             "docs/data.md tells where to get them. Start it with --config.data.source=jsonl --config.data.path=PATH (or source=directory for id_prop.csv and "
             "CIFs) and, if the property has another name there, --config.data.target=NAME"
         )
-    if config.split.by_composition and split_kind(config) not in ("ratio", "k_fold"):
-        raise ValueError(f"config.split.by_composition needs split.kind ratio or k_fold; got {split_kind(config)}")
+    for name in ("by_composition", "by_structure"):
+        if config.split[name] and split_kind(config) not in ("ratio", "k_fold"):
+            raise ValueError(f"config.split.{name} needs split.kind ratio or k_fold; got {split_kind(config)}")
     # Whether a source has folds, which val_ratio divides, or a split of its own is known of tasks; of others, later.
     is_folds = task is not None and task.num_folds > 1
     is_known = is_folds or split_kind(config) != "source"
@@ -268,7 +269,11 @@ def build_split(config: ConfigDict, dataset: Dataset) -> Split:
       ValueError: If the split cannot be made, train is empty, or val is without being asked for.
     """
     chosen, fold = config.split, config.data.fold
-    groups = dataset.formulas() if chosen.by_composition else None
+    groups = None
+    if chosen.by_composition:  # twins have one composition
+        groups = dataset.formulas()
+    elif chosen.by_structure:
+        groups = dataset.families()
     kind = split_kind(config)
     is_folds = kind == "source" and splits.are_folds(dataset.source_split)
     match kind:
@@ -389,6 +394,7 @@ _CAME_LATER = {
     "graph.share_last_shell": False,
     "data.task": "",
     "data.fold": 0,
+    "split.by_structure": False,
     "bonds.num_gaussians": 128,
     "model.precision": "default",
     "train.loss": "auto",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.data.duplicates import Twins
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train import metrics
 
@@ -98,6 +99,25 @@ def crystal_columns(crystals: Dataset, index: np.ndarray) -> dict[str, list[Any]
     """What predictions.csv says of the crystals themselves: reduced formula, and atoms in the cell as it was given."""
     formulas = crystals.formulas()
     return {"formula": [formulas[i] for i in index], "n_atom": crystals.store.n_atom[index].tolist()}
+
+
+def twin_table(crystals: Dataset, twins: Twins, names: Sequence[str]) -> tuple[list[str], Iterator[list[Any]]]:
+    """Header and rows of duplicates.csv: both crystals of each pair, Å between their fingerprints, and their labels."""
+    header = ["id", "split", "twin", "twin_split", "apart"]
+    for name in names:
+        of = "" if len(names) == 1 else f":{name}"
+        header += [f"target{of}", f"twin_target{of}"]
+    labels = np.stack([crystals.targets[twins.crystal], crystals.targets[twins.twin]], axis=2)
+    rows = (
+        [
+            *(crystals.ids[one], split, crystals.ids[other], other_split, float(f"{apart:.3g}")),
+            *(None if np.isnan(label) else float(f"{label:.8g}") for label in values),
+        ]
+        for one, other, (split, other_split), apart, values in zip(
+            *twins, labels.reshape(len(labels), 2 * len(names)), strict=True
+        )
+    )
+    return header, rows
 
 
 def pictures(scaler: TargetScaler, targets: np.ndarray, values: np.ndarray, split: str) -> "dict[str, Figure]":

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from ml_collections import ConfigDict
 from cgcnn_jax import config as configs
 from cgcnn_jax import evaluation
 from cgcnn_jax.applicability import Applicability
-from cgcnn_jax.data import dataset
+from cgcnn_jax.data import dataset, duplicates
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.data.duplicates import Twins
 from cgcnn_jax.data.splits import NAMES, Split
 from cgcnn_jax.nn.model import CGCNN, Variables, count_parameters, init_variables
 from cgcnn_jax.predict import Predictor, describe
@@ -172,7 +174,7 @@ def run(
         if _was_finished():
             return RunResult(workdir, True, True)
         return RunResult(workdir, train(0).is_finished)
-    for line in facts(config, crystals, split):
+    for line in facts(config, crystals, split, setup.twins):
         watcher.message(line)
     watcher.message(
         f"{config.model.num_convs} x {config.model.conv}, {count_parameters(setup.variables)} parameters, "
@@ -190,6 +192,7 @@ def run(
         workdir.write_json("split.json", about["split"])
         if config.data.on_error == "skip":
             workdir.write_rejected(crystals.rejected)
+        workdir.write_csv("duplicates.csv", *evaluation.twin_table(crystals, setup.twins, scaler.names))
         first = checkpoints.latest_step() // settings.steps_per_epoch(len(split["train"]))
         workdir.keep_records(first)
         if first:
@@ -231,6 +234,11 @@ class Setup:
     model: CGCNN
     variables: Variables
     about: Mapping[str, Any]
+
+    @cached_property
+    def twins(self) -> Twins:
+        """Crystals that stand in two splits."""
+        return duplicates.find(self.crystals.fingerprints, self.split)
 
 
 def prepare(
@@ -288,6 +296,7 @@ def judge(
             "best_epoch": int(fitted.state.best_epoch),
             "parameters": count_parameters(setup.variables),
             "crystals": _counts(crystals, split),
+            "twins_in_train": {name: setup.twins.n_of(name) for name in NAMES[1:]},
             # Of this session; epochs before a stop are in the sum of all.
             "seconds": seconds,
             "seconds_of_all_epochs": sum(record["seconds"] for record in records),
@@ -377,7 +386,7 @@ def _initial_variables(
     return variables
 
 
-def facts(config: ConfigDict, crystals: Dataset, split: Split) -> Iterator[str]:
+def facts(config: ConfigDict, crystals: Dataset, split: Split, twins: Twins) -> Iterator[str]:
     """What to know of the data before training."""
     if config.data.source == "demo":
         yield (
@@ -389,11 +398,42 @@ def facts(config: ConfigDict, crystals: Dataset, split: Split) -> Iterator[str]:
         f"{len(crystals)} crystals ({len(crystals.rejected)} left out), {atoms} atoms as {nodes} nodes; "
         + ", ".join(f"{name} {len(split[name])}" for name in NAMES)
     )
+    if len(split["val"]) or len(split["test"]):
+        yield _about_twins(config, crystals, split, twins)
     if not len(split["val"]):
         averaged = "averaged " if config.train.average_decay else ""
         yield f"no crystal validates: the {averaged}weights after the last epoch are kept"
     if configs.atom_table_name(config).endswith(".json"):
         yield f"atom features of {configs.atom_table_name(config)}"
+
+
+def _about_twins(config: ConfigDict, crystals: Dataset, split: Split, twins: Twins) -> str:
+    """Whether what is judged was trained on, and what to do."""
+    in_train = np.array([other == "train" for _, other in twins.split], bool)
+    if not in_train.any():
+        return "no crystal of val or test has a twin in train"
+    one, other = twins.crystal[in_train], twins.twin[in_train]
+    counts = " and ".join(
+        f"{twins.n_of(name)} of {len(split[name])} {name}" for name in ("test", "val") if len(split[name])
+    )
+    first = ", ".join(f"{crystals.ids[a]} = {crystals.ids[b]}" for a, b in zip(one[:3], other[:3], strict=True))
+    apart = np.abs(crystals.targets[one] - crystals.targets[other])
+    known = ~np.isnan(apart)
+    if config.model.task == "classification":
+        labels = f"labels agree in {np.count_nonzero(apart[known] == 0)} of {np.count_nonzero(known)}"
+    else:
+        scaled = (apart / np.maximum(np.nanstd(crystals.targets, axis=0), 1e-30))[known]
+        labels = f"labels differ by {scaled.mean() if len(scaled) else 0:.2g} standard deviations on average"
+    remedy = (
+        "To keep twins in one split: --config.split.by_structure=True"
+        if configs.split_kind(config) in ("ratio", "k_fold")
+        else "This split is given; judge without them where that matters"
+    )
+    return (
+        f"{counts} crystals have a twin in train, the same to the network within {duplicates.TOLERANCE} Å "
+        f"({first}{', ...' if len(one) > 3 else ''}; {labels}).\n"
+        f"The error on them is of memory. {remedy}. All are listed in duplicates.csv"
+    )
 
 
 def check_data(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 config.json       the configuration
 split.json        ids of train, val and test
 rejected.csv      crystals left out (id, reason); only with data.on_error=skip
+duplicates.csv    crystals of val and test that stand in another split too, in whatever cell, with both labels
 metrics.jsonl     a line per epoch
 checkpoints/      orbax: the latest state, and one before
 predictions.csv   the test split, val if there is none, or else train: id, target, prediction, formula, n_atom, and

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 from collections.abc import Mapping
@@ -12,11 +13,11 @@ from ml_collections import ConfigDict
 from cgcnn_jax import Predictor, evaluation
 from cgcnn_jax import config as configs
 from cgcnn_jax.applicability import Applicability
-from cgcnn_jax.data import dataset
+from cgcnn_jax.data import dataset, duplicates
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.report import page
-from cgcnn_jax.run import RunResult, Watcher
+from cgcnn_jax.run import RunResult, Watcher, facts
 from cgcnn_jax.run import run as run_and_report
 from cgcnn_jax.scaling import TargetScaler
 from configs import formation_energy
@@ -241,3 +242,87 @@ def test_val_that_was_asked_for_and_is_empty_is_refused(
     config.split.update({"kind": "files", "files": ("train.txt", "val.txt", "")})
     with pytest.raises(ValueError, match=r"config\.split gives val no crystal of 30; training needs val"):
         configs.build_split(config, crystals)
+
+
+@pytest.fixture(scope="module")
+def crystals_and_copies(config: ConfigDict) -> Dataset:
+    """Ten CsCl-type crystals, and three of them once more as cells of two, labelled a little higher."""
+    single = [
+        Crystal.from_arrays(f"one-{z}", (4 + 0.02 * z) * np.eye(3), [z, 17], [[0] * 3, [0.5] * 3], {"Z": z})
+        for z in range(3, 13)
+    ]
+    doubled = [
+        Crystal.from_arrays(
+            f"two-{int(z)}",
+            np.diag([1, 1, 2]) * (4 + 0.02 * z),
+            [int(z), 17] * 2,
+            [[0, 0, 0], [0.5, 0.5, 0.25], [0, 0, 0.5], [0.5, 0.5, 0.75]],
+            {"Z": z + 0.5},
+        )
+        for z in (3.0, 4.0, 5.0)
+    ]
+    return dataset.load([*single, *doubled], configs.build_featurizer(config, configs.build_atom_table(config)), ["Z"])
+
+
+def test_a_supercell_of_a_training_crystal_in_test_is_told_at_the_start_and_listed(
+    config: ConfigDict, crystals_and_copies: Dataset, tmp_path: Path
+) -> None:
+    # two-3 is in test and its twin in train, two-5 in test and its twin in val, two-4 and its twin in train.
+    split = {"train": np.array([0, 1, *range(4, 10), 11]), "val": np.array([2, 3]), "test": np.array([10, 12])}
+    told = Told()
+    run(config, tmp_path, data=crystals_and_copies, split=split, watcher=told)
+    deviation = 0.5 / np.std(crystals_and_copies.targets)
+    assert (
+        "1 of 2 test and 0 of 2 val crystals have a twin in train, the same to the network within 0.01 Å "
+        f"(two-3 = one-3; labels differ by {deviation:.2g} standard deviations on average).\n"
+        "The error on them is of memory. To keep twins in one split: --config.split.by_structure=True. "
+        "All are listed in duplicates.csv"
+    ) in told.messages
+    assert (tmp_path / "duplicates.csv").read_text().splitlines() == [
+        "id,split,twin,twin_split,apart,target,twin_target",
+        "two-3,test,one-3,train,0.0,3.5,3.0",
+        "two-5,test,one-5,val,0.0,5.5,5.0",
+    ]
+    assert json.loads((tmp_path / "summary.json").read_text())["twins_in_train"] == {"val": 0, "test": 1}
+
+
+def told_of(config: ConfigDict, crystals: Dataset, **split: Any) -> str:
+    parts = {name: np.array(index, int) for name, index in split.items()}
+    return "\n".join(facts(config, crystals, parts, duplicates.find(crystals.fingerprints, parts)))
+
+
+def test_labels_of_twins_are_counted_where_they_are_classes(config: ConfigDict, crystals_and_copies: Dataset) -> None:
+    config = config.copy_and_resolve_references()
+    config.model.task = "classification"
+    labels = (np.arange(13) % 2 == 0).astype(float)[:, None]  # 0 and 10 are alike, 1 and 11, 2 and 12
+    labels[11] = 1 - labels[11]
+    classes = dataclasses.replace(crystals_and_copies, targets=labels)
+    text = told_of(config, classes, train=range(10), val=[], test=range(10, 13))
+    assert "3 of 3 test crystals have a twin in train" in text
+    assert "labels agree in 2 of 3)" in text
+
+
+def test_a_split_without_twins_says_so(config: ConfigDict, crystals_and_copies: Dataset) -> None:
+    text = told_of(config, crystals_and_copies, train=range(6), val=[6, 7], test=[8, 9])
+    assert "no crystal of val or test has a twin in train" in text
+
+
+def test_twins_stay_in_one_split_where_that_is_asked_for(config: ConfigDict, crystals_and_copies: Dataset) -> None:
+    config = config.copy_and_resolve_references()
+    divided = []
+    for by_structure in (False, True):
+        config.split.by_structure = by_structure
+        for seed in range(20):
+            config.split.seed = seed
+            split = configs.build_split(config, crystals_and_copies)
+            part = {int(i): name for name in split for i in split[name]}
+            divided.append(sum(part[one] != part[one + 10] for one in range(3)))
+    # A pair is divided with probability 1 - 0.6^2 - 0.2^2 - 0.2^2 = 0.56.
+    assert 20 < sum(divided[:20]) < 48 and sum(divided[20:]) == 0
+
+
+def test_other_splits_than_shuffles_cannot_keep_twins_together(config: ConfigDict) -> None:
+    config = config.copy_and_resolve_references()
+    config.split.by_structure, config.split.kind = True, "size"
+    with pytest.raises(ValueError, match=r"config\.split\.by_structure needs split\.kind ratio or k_fold; got size"):
+        configs.validate(config)

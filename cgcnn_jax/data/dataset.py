@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from cgcnn_jax.data import store
+from cgcnn_jax.data import duplicates, store
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.store import GraphStore
@@ -72,6 +73,19 @@ class Dataset:
     def formulas(self) -> list[str]:
         """Reduced formula of each crystal."""
         return self.store.formulas()
+
+    @cached_property
+    def fingerprints(self) -> duplicates.Fingerprints:
+        """What twins are told by; seconds for a hundred thousand crystals, once."""
+        return duplicates.fingerprints(self.graphs)
+
+    def families(self) -> list[str]:
+        """The smallest id among each crystal and its twins, and theirs."""
+        lowest: dict[int, str] = {}
+        number = duplicates.families(self.fingerprints).tolist()
+        for id, family in zip(self.ids, number, strict=True):
+            lowest[family] = min(id, lowest.get(family, id))
+        return [lowest[family] for family in number]
 
 
 def load(

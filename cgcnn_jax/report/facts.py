@@ -31,6 +31,10 @@ def setup(runs: Sequence[FinishedRun]) -> Panel:
             "crystals from": _source,
             "train / val / test": lambda run: " / ".join(f"{run.summary['crystals'][name]:,}" for name in NAMES),
             "split": _split,
+            "with a twin in train": lambda run: (
+                ", ".join(f"{name} {number:,}" for name, number in run.summary.get("twins_in_train", {}).items())
+                or "not recorded"
+            ),
             "unused, in no split": lambda run: _count(run.summary["crystals"].get("unused")),
             "left out": lambda run: _count(run.summary["crystals"].get("left_out")),
             "graph": _graph,
@@ -143,7 +147,9 @@ def _split(run: FinishedRun) -> str:
             text = "files of ids"
         case _:
             text = "the data's own" + (f", fold {fold}" if run.config["data"]["task"] else "")
-    return text + ", no composition in two parts" * bool(split["by_composition"])
+    if split["by_composition"]:
+        return text + ", no composition in two parts"
+    return text + ", no twins in two parts" * bool(split.get("by_structure"))
 
 
 def _graph(run: FinishedRun) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
+from cgcnn_jax.data import duplicates
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.run import Load, Watcher, check_data, facts, judge, load_dataset, prepare, run
 from cgcnn_jax.sweep.folder import SweepFolder
@@ -256,7 +257,8 @@ class Crystals:
         key = json.dumps([plain["data"], plain["graph"], np.flatnonzero(table.any(axis=1)).tolist()])
         if self._crystals is None or key != self._key:
             self._key, self._crystals = key, self._load(config, table)
-            for line in facts(config, self._crystals, configs.build_split(config, self._crystals)):
+            split = configs.build_split(config, self._crystals)
+            for line in facts(config, self._crystals, split, duplicates.find(self._crystals.fingerprints, split)):
                 self._watcher.message(line)
         return self._crystals
 

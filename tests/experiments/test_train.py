@@ -28,6 +28,7 @@ def test_a_run_leaves_everything_that_the_readme_names(trained: Path) -> None:
         "config.json",
         ".lock",
         "split.json",
+        "duplicates.csv",
         "metrics.jsonl",
         "checkpoints",
         "predictions.csv",
