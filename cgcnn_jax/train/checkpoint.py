@@ -1,7 +1,9 @@
 """Checkpoints by orbax: the state, and a JSON that says all that restoring it needs."""
 
+import json
 import textwrap
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Saving is asynchronous and whole: a killed save leaves no step behind. Reading raises ValueError if a checkpoint is
-    damaged, and says which to remove.
+    damaged, and says which to remove. The JSON holds checksums of itself, the state and the weights, because orbax's files
+    have none of the numbers in them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,6 +46,8 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         on_host = jax.device_get(state)
+        plain = json.loads(json.dumps(dict(about)))
+        checksums = {"about": _text_checksum(plain), "state": _checksum(on_host), "weights": _checksum(on_host.best)}
         # Copied to the host first: training goes on and gives the device buffers to the next state.
         self._manager.save(
             step,
@@ -50,7 +55,7 @@ class Checkpoints:
                 state=ocp.args.StandardSave(on_host),
                 # By themselves too, so that prediction depends on no optimiser.
                 weights=ocp.args.StandardSave(on_host.best),
-                about=ocp.args.JsonSave(dict(about)),
+                about=ocp.args.JsonSave({"about": plain, "checksums": checksums}),
             ),
         )
 
@@ -68,27 +73,47 @@ class Checkpoints:
 
     def about(self) -> dict[str, Any] | None:
         """What the latest checkpoint says of itself; None if there is none."""
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        return self._read(step, "about", ocp.args.JsonRestore())
+        return self._read(lambda step: self._about(step)[0])
 
     def _restore(self, item: str, like: Tree) -> Tree:
+        def read(step: int) -> Tree:
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+            found = jax.device_get(self._item(step, item, ocp.args.StandardRestore(abstract)))
+            _, checksums = self._about(step)
+            if checksums and _checksum(found) != checksums[item]:
+                raise ValueError(f"the checksum of {item} differs")
+            # orbax pins arrays to a device; a mix of pinned and free ones would compile every function a second time.
+            return jax.tree.map(jnp.array, found)
+
+        return self._read(read)
+
+    def _about(self, step: int) -> tuple[dict[str, Any], dict[str, int]]:
+        """What a checkpoint says of itself, and its checksums; those before there were any have none."""
+        content = self._item(step, "about", ocp.args.JsonRestore())
+        if "checksums" not in content and "about" not in content:
+            return content, {}
+        if _text_checksum(content["about"]) != content["checksums"]["about"]:
+            raise ValueError("the checksum of about differs")
+        return content["about"], content["checksums"]
+
+    def _item(self, step: int, item: str, wanted: ocp.args.CheckpointArgs) -> Any:
+        return self._manager.restore(step, args=ocp.args.Composite(**{item: wanted}))[item]
+
+    def _read(self, read: Callable[[int], Any]) -> Any:
+        """What is read of the latest step; None if there is none."""
         step = self._manager.latest_step()
         if step is None:
             return None
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        restored = self._read(step, item, ocp.args.StandardRestore(abstract))
-        # orbax pins arrays to a device; a mix of pinned and free ones would compile every function a second time.
-        return jax.tree.map(jnp.array, jax.device_get(restored))
-
-    def _read(self, step: int, item: str, wanted: ocp.args.CheckpointArgs) -> Any:
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**{item: wanted}))[item]
+            return read(step)
         except (MemoryError, PermissionError):
             raise  # of this machine at this moment, not of the checkpoint
         except Exception as error:  # orbax raises whatever the damaged bytes lead to
-            before = max((one for one in self._manager.all_steps() if one < step), default=None)
+            self._manager.reload()
+            steps = self._manager.all_steps()
+            if step not in steps and steps:
+                return self._read(read)  # a training that goes on meanwhile has put others in its place
+            before = max((one for one in steps if one < step), default=None)
             way_out = (
                 "It is the only one, so that the run must be trained again, in another folder"
                 if before is None
@@ -109,6 +134,18 @@ class Checkpoints:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _checksum(tree: Tree) -> int:
+    """CRC-32 of the numbers of all leaves."""
+    found = 0
+    for leaf in jax.tree.leaves(tree):
+        found = zlib.crc32(np.asarray(leaf).tobytes(), found)
+    return found
+
+
+def _text_checksum(content: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:

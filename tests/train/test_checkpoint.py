@@ -1,5 +1,6 @@
 """Checkpoints that are damaged say so, and what they say to do helps."""
 
+import json
 import shutil
 
 import jax
@@ -78,6 +79,54 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_as_the_message_s
     about, restored = read()
     assert about == {"epochs": 1}
     jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def flipped(content, position):
+    return content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :]
+
+
+def test_no_flipped_byte_gives_other_numbers(saved, state, tmp_path):
+    """orbax's files have checksums of their structure alone; a byte of the numbers is any number."""
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    outcomes = []
+    for file in sorted((folder / "10").rglob("*")):
+        if not file.is_file() or not file.stat().st_size:
+            continue
+        content = file.read_bytes()
+        for position in np.linspace(0, len(content) - 1, 5).astype(int):
+            file.write_bytes(flipped(content, position))
+            try:
+                with Checkpoints(folder) as checkpoints:
+                    found = checkpoints.about(), checkpoints.restore(state), checkpoints.restore_weights(state.best)
+            except ValueError as error:
+                outcomes.append(str(error).partition("; it is damaged")[0])
+            else:
+                assert found[0] == {"epochs": 2} and int(found[1].step) == 10, file
+                jax.tree.map(np.testing.assert_array_equal, (found[1].best, found[2]), (state.best, state.best))
+                outcomes.append("right")
+        file.write_bytes(content)
+    told = f"{folder / '10'}: this checkpoint cannot be read"
+    assert set(outcomes) == {told, "right"} and outcomes.count(told) > 30
+
+
+def test_a_checkpoint_from_before_there_were_checksums_is_read(saved, state, tmp_path):
+    shutil.copytree(saved, tmp_path / "checkpoints")
+    file = tmp_path / "checkpoints" / "10" / "about" / "metadata"
+    file.write_text(json.dumps(json.loads(file.read_text())["about"]))
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.about() == {"epochs": 2} and int(checkpoints.restore(state).step) == 10
+
+
+def test_who_reads_while_another_trains_takes_the_checkpoint_that_is_there(saved, state, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    with Checkpoints(folder) as reader, Checkpoints(folder) as writer:
+        for step in (15, 20):
+            writer.save(state.replace(step=np.array(step, np.int32)), {"epochs": step})
+        writer.close()
+        assert sorted(path.name for path in folder.iterdir()) == ["15", "20"]
+        assert reader.about() == {"epochs": 20} and int(reader.restore(state).step) == 20
 
 
 def test_of_the_only_checkpoint_nothing_can_go_on(saved, tmp_path):
