@@ -3,7 +3,7 @@
 A store is a folder named by a digest of every crystal's content and of the featurizer:
   KEY/           one .npy file per array of CrystalGraphs, atom_node.npy, n_atom.npy, index.json with their checksums;
                  whole or absent, and built anew if a checksum differs
-  KEY.parts/     finished chunks of a store being built; a stopped build goes on from them
+  KEY.parts/     finished chunks of a store being built; a stopped build goes on from them, and removes what else it left
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -114,6 +114,9 @@ def build(
 
     Returns:
       The store, entries that failed in `rejected`.
+
+    Raises:
+      RuntimeError: If a worker died. Chunks that were finished are in the cache, and the same call goes on.
     """
     report = on_progress or (lambda done: None)
     if cache is None:
@@ -124,16 +127,20 @@ def build(
         return _join([parts[number] for number in sorted(parts)])
 
     key, n_entry = _key(entries, featurizer)
-    folder = cache / key
-    if (folder / "index.json").exists():
+    folder, parts_folder = cache / key, cache / f"{key}.parts"
+    if folder.exists():
         try:
             found = _read(folder)
         except _DamagedError:
-            shutil.rmtree(folder)
+            # At once, for a kill in the midst of removing it would leave a folder that nothing can take the place of.
+            parts_folder.mkdir(exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another process was first
+                folder.rename(Path(tempfile.mkdtemp(dir=parts_folder)) / key)
         else:
+            # What a kill left after the store was whole.
+            shutil.rmtree(parts_folder, ignore_errors=True)
             report(n_entry)
             return found
-    parts_folder = folder.with_suffix(".parts")
     parts_folder.mkdir(parents=True, exist_ok=True)
 
     def missing() -> Iterator[tuple[int, Sequence[Entry]]]:
@@ -147,7 +154,7 @@ def build(
         for number, part in _built(missing(), featurizer, executor):
             _write_part(_part_path(parts_folder, number), part)
             report(part.n_seen)
-        _write(folder, [_part_path(parts_folder, number) for number in range(-(-n_entry // _CHUNK))])
+        _write(folder, parts_folder, -(-n_entry // _CHUNK))
     except FileNotFoundError:
         # Another process has finished the same store and removed the parts they shared.
         if not (folder / "index.json").exists():
@@ -206,13 +213,19 @@ def _built(
             yield number, _build_chunk(chunk, featurizer)
         return
     pending: dict[Future[GraphStore], int] = {}
-    for number, chunk in itertools.chain(first, chunks):
-        pending[executor.submit(_build_chunk, chunk, featurizer)] = number
-        # A few in hand keep every worker busy without pickling the whole set at once.
-        if len(pending) >= 2 * (os.cpu_count() or 1):
+    try:
+        for number, chunk in itertools.chain(first, chunks):
+            pending[executor.submit(_build_chunk, chunk, featurizer)] = number
+            # A few in hand keep every worker busy without pickling the whole set at once.
+            if len(pending) >= 2 * (os.cpu_count() or 1):
+                yield from _finished(pending)
+        while pending:
             yield from _finished(pending)
-    while pending:
-        yield from _finished(pending)
+    except BrokenExecutor as error:
+        raise RuntimeError(
+            "a process that builds graphs was killed, perhaps for want of memory; fewer of them (data.workers) need less. "
+            "Graphs that were finished are kept in data.cache, and the same command goes on"
+        ) from error
 
 
 def _finished(pending: dict[Future[GraphStore], int]) -> Iterator[tuple[int, GraphStore]]:
@@ -296,16 +309,20 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _write(folder: Path, parts: Sequence[Path]) -> None:
+def _write(folder: Path, parts_folder: Path, n_part: int) -> None:
     """Joins parts on disk, one at a time in memory."""
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name, suffix=".tmp"))
+    # Within the folder that is removed in the end: a killed process leaves a copy of the whole.
+    temporary = Path(tempfile.mkdtemp(dir=parts_folder, suffix=".tmp"))
     try:
-        _join_files(temporary, parts)
+        _join_files(temporary, [_part_path(parts_folder, number) for number in range(n_part)])
         # mkdtemp makes folders for its user alone, but a cache may be shared.
         temporary.chmod(0o755)
-        # Where another process was first, its store is the same.
-        with contextlib.suppress(OSError):
+        try:
             temporary.rename(folder)
+        except OSError:
+            # Where another process was first, its store is the same.
+            if not (folder / "index.json").exists():
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -16,6 +16,7 @@ from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import NearestK
 from cgcnn_jax.data.store import GraphStore
 from cgcnn_jax.graph import validate
+from tests.screen.items import Odd
 
 FEATURIZER = Featurizer()
 
@@ -178,6 +179,41 @@ def test_another_process_that_finishes_first_does_no_harm(crystals, chunks_of_4,
     monkeypatch.setattr(store, moment, overtaken)
     assert_same(store.build(crystals, FEATURIZER, cache=tmp_path), expected)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("lost", ["index.json", "species.npy", "all but one"])
+def test_a_store_that_lost_a_file_is_built_anew(crystals, tmp_path, lost):
+    whole = store.build(crystals, FEATURIZER)
+    store.build(crystals, FEATURIZER, cache=tmp_path)
+    (place,) = tmp_path.iterdir()
+    for file in place.iterdir() if lost == "all but one" else [place / lost]:
+        if file.name != "n_edge.npy":
+            file.unlink()
+    assert_same(store.build(crystals, FEATURIZER, cache=tmp_path), whole)
+    assert [path.name for path in tmp_path.iterdir()] == [place.name]
+
+
+def test_what_a_killed_build_left_is_removed(crystals, chunks_of_4, tmp_path):
+    store.build(crystals, FEATURIZER, cache=tmp_path)
+    (place,) = tmp_path.iterdir()
+    parts = tmp_path / f"{place.name}.parts"
+    (parts / "killed.tmp").mkdir(parents=True)
+    (parts / "killed.tmp" / "species.npy").write_bytes(bytes(1000))
+    store.build(crystals, FEATURIZER, cache=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [place.name]
+
+
+def test_a_worker_that_is_killed_ends_the_build_with_a_sentence_and_costs_no_finished_chunk(
+    crystals, chunks_of_4, tmp_path
+):
+    deadly = [*crystals, Odd("deadly", "kill")]
+    context = multiprocessing.get_context("spawn")
+    with (
+        concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor,
+        pytest.raises(RuntimeError, match=r"a process that builds graphs was killed.*data\.workers.* goes on"),
+    ):
+        store.build(deadly, FEATURIZER, cache=tmp_path, executor=executor)
+    assert len(list(tmp_path.glob("*.parts/*.npz"))) >= 2
 
 
 def test_a_source_that_starts_anew_is_never_in_memory_as_a_whole(crystals, chunks_of_4, tmp_path):
