@@ -2,7 +2,7 @@
 
 manifest.json      what is screened: models, input, columns
 parts/000000.*     the rows of each shard, in the order of the input
-shards.jsonl       a line per finished shard: number, counts, digest of its input
+shards.jsonl       a line per finished shard: number, counts, digest of its input, checksum of all that and of the part
 summary.json       counts, once all shards are finished
 top.csv            the best structures, if asked for
 """
@@ -11,6 +11,7 @@ import contextlib
 import csv
 import io
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from cgcnn_jax.files import locked, write_bytes, write_text
+from cgcnn_jax.workdir import Workdir
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,9 +29,13 @@ FORMATS: tuple[Format, ...] = ("parquet", "csv")
 # What may differ between two calls that go on with the same screening.
 _WITHOUT_EFFECT = ("workdirs", "versions")
 
+_UNCHECKED = {"shard", "rows", "failed", "digest"}
+
 
 class Output:
     """Every file is written whole or not at all; a line of shards.jsonl follows its part.
+
+    A shard whose part is gone, or is not what was written, is not finished: it is done again.
 
     Attributes:
       path: The folder.
@@ -64,6 +70,7 @@ class Output:
         failed = int((table["reason"] != "").sum())
         line = {"shard": number, "rows": len(table), "failed": failed, "digest": digest}
         content = self._encode(table)
+        line["checksum"] = _checksum(line, content)
         try:
             write_bytes(self._part(number), content)
             with (self.path / "shards.jsonl").open("a") as file:
@@ -83,7 +90,7 @@ class Output:
     def total(self) -> int | None:
         """Shards of the whole input; None until all were finished once."""
         file = self.path / "summary.json"
-        return json.loads(file.read_text())["shards"] if file.exists() else None
+        return Workdir(self.path).read_json(file.name)["shards"] if file.exists() else None
 
     def count(self) -> dict[str, int]:
         """Of shards, rows, and rows without a prediction."""
@@ -112,7 +119,7 @@ class Output:
     def _begin(self, manifest: Mapping[str, Any]) -> None:
         file, self._manifest = self.path / "manifest.json", dict(manifest)
         if file.exists():
-            old = json.loads(file.read_text())
+            old = Workdir(self.path).read_json(file.name)
             changed = [
                 f"  {key}: {old.get(key)} -> {manifest.get(key)}"
                 for key in sorted(old.keys() | manifest.keys())
@@ -125,16 +132,24 @@ class Output:
                 )
         else:
             write_text(file, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-        self.finished = {line["shard"]: line for line in self._lines() if self._part(line["shard"]).exists()}
+        self.finished = {line["shard"]: line for line in self._lines()}
         # A line that a kill cut short must not be continued.
         kept = "".join(json.dumps(line) + "\n" for line in self.finished.values())
         write_text(self.path / "shards.jsonl", kept)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
+        """Those of shards that are there as they were written."""
         file = self.path / "shards.jsonl"
-        for line in file.read_text().splitlines() if file.exists() else []:
-            with contextlib.suppress(json.JSONDecodeError):
-                yield json.loads(line)
+        for text in file.read_text(errors="replace").splitlines() if file.exists() else []:
+            try:
+                line = json.loads(text)
+                content = self._part(line["shard"]).read_bytes()
+                # Before there were checksums, a part that was there was taken for good.
+                is_good = line.keys() == _UNCHECKED or line.pop("checksum") == _checksum(line, content)
+            except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+            if is_good:
+                yield line | {"checksum": _checksum(line, content)}
 
     @property
     def _columns(self) -> dict[str, str]:
@@ -168,6 +183,10 @@ class Output:
         if self._columns[name] == "number":
             return [float(cell) if cell else None for cell in cells]
         return list(cells) if name in ("id", "reason") else [cell or None for cell in cells]
+
+
+def _checksum(line: Mapping[str, Any], part: bytes) -> int:
+    return zlib.crc32(json.dumps(line, sort_keys=True).encode(), zlib.crc32(part))
 
 
 def pyarrow() -> "pa":

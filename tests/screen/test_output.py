@@ -82,6 +82,47 @@ def test_a_part_that_was_removed_is_done_again(tmp_path: Path) -> None:
         assert list(folder.finished) == [1]
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", ["part", "shards.jsonl"])
+def test_a_flipped_byte_is_a_shard_to_do_again(format: str, name: str, tmp_path: Path) -> None:
+    folder = Output(tmp_path)
+    with folder.open(manifest(format)):
+        folder.write(0, ODD, "d0")
+        folder.write(1, ODD, "d1")
+    file = tmp_path / "parts" / f"000001.{format}" if name == "part" else tmp_path / name
+    content = file.read_bytes()
+    # Of shards.jsonl the second line, which is that of shard 1.
+    for position in range(0 if name == "part" else content.index(b"\n") + 1, len(content) - 1, 7):
+        file.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+        with folder.open(manifest(format)):
+            assert list(folder.finished) == [0], position
+            folder.write(1, ODD, "d1")
+        assert file.read_bytes() == content
+
+
+def test_parts_from_before_there_were_checksums_are_taken_for_good(tmp_path: Path) -> None:
+    folder = Output(tmp_path)
+    with folder.open(manifest()):
+        folder.write(0, ODD, "d0")
+    file = tmp_path / "shards.jsonl"
+    new = file.read_text()
+    old = {key: value for key, value in json.loads(new).items() if key != "checksum"}
+    file.write_text(json.dumps(old) + "\n")
+    with folder.open(manifest()):
+        assert list(folder.finished) == [0]
+    assert file.read_text() == new
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "summary.json"])
+def test_a_damaged_file_of_the_folder_is_named(name: str, tmp_path: Path) -> None:
+    folder = Output(tmp_path)
+    with folder.open(manifest()):
+        folder.write_summary({"shards": 0})
+    (tmp_path / name).write_text('{"format": ')
+    with pytest.raises(ValueError, match=rf"{name}: damaged, not JSON"), folder.open(manifest()):
+        assert folder.total == 0
+
+
 def test_another_screening_is_refused_and_the_difference_named(tmp_path: Path) -> None:
     folder = Output(tmp_path)
     with folder.open(manifest(versions={"jax": "1"})):
