@@ -7,6 +7,7 @@ import numpy as np
 
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.duplicates import Twins
+from cgcnn_jax.data.store import formulas
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train import metrics
 
@@ -97,8 +98,7 @@ def prediction_table(
 
 def crystal_columns(crystals: Dataset, index: np.ndarray) -> dict[str, list[Any]]:
     """What predictions.csv says of the crystals themselves: reduced formula, and atoms in the cell as it was given."""
-    formulas = crystals.formulas()
-    return {"formula": [formulas[i] for i in index], "n_atom": crystals.store.n_atom[index].tolist()}
+    return {"formula": formulas(crystals.store.take(index)), "n_atom": crystals.store.n_atom[index].tolist()}
 
 
 def twin_table(crystals: Dataset, twins: Twins, names: Sequence[str]) -> tuple[list[str], Iterator[list[Any]]]:

@@ -182,9 +182,12 @@ def run(
     )
 
     with workdir.lock(), Checkpoints(workdir.checkpoints) as checkpoints:
+        # Not kept while it trains: it holds the id of every crystal once more.
         before = checkpoints.about()
         check_data(before, about)
-        if before is not None and workdir.is_finished:
+        has_begun = before is not None
+        del before
+        if has_begun and workdir.is_finished:
             _was_finished(True)
             return RunResult(workdir, True, True, workdir.summary())
         # From here on the folder is this run's: a start that failed before may be corrected.

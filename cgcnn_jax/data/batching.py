@@ -5,6 +5,7 @@ several devices share each batch, it is dealt further, to i32[n_batch, n_device,
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -103,24 +104,25 @@ def packed_plan(graphs: CrystalGraphs, members: np.ndarray, budget: PadBudget) -
     Raises:
       ValueError: If one crystal alone exceeds the budget.
     """
-    batches: list[list[int]] = []
-    node = edge = 0
-    for crystal in members:
-        n_node, n_edge = int(graphs.n_node[crystal]), int(graphs.n_edge[crystal])
-        if n_node + 1 > budget.n_node or n_edge > budget.n_edge:
-            raise ValueError(f"crystal {crystal} has {n_node} nodes and {n_edge} edges, more than {budget} holds")
-        is_full = (
-            not batches
-            or node + n_node + 1 > budget.n_node
-            or edge + n_edge > budget.n_edge
-            or len(batches[-1]) + 2 > budget.n_graph
+    n_node, n_edge = graphs.n_node[members], graphs.n_edge[members]
+    too_large = np.flatnonzero((n_node + 1 > budget.n_node) | (n_edge > budget.n_edge))
+    if len(too_large):
+        first = too_large[0]
+        raise ValueError(
+            f"crystal {members[first]} has {n_node[first]} nodes and {n_edge[first]} edges, more than {budget} holds"
         )
-        if is_full:
-            batches.append([])
-            node = edge = 0
-        batches[-1].append(int(crystal))
-        node, edge = node + n_node, edge + n_edge
-    return _as_plan(batches, budget.n_graph - 1)
+    nodes, edges = (np.concatenate([[0], np.cumsum(count, dtype=np.int64)]) for count in (n_node, n_edge))
+    cuts = [0]
+    while cuts[-1] < len(members):
+        start = cuts[-1]
+        full = (
+            np.searchsorted(nodes, nodes[start] + budget.n_node - 1, side="right") - 1,
+            np.searchsorted(edges, edges[start] + budget.n_edge, side="right") - 1,
+            start + budget.n_graph - 1,
+            len(members),
+        )
+        cuts.append(max(start + 1, int(min(full))))
+    return _as_plan([members[start:stop] for start, stop in pairwise(cuts)], budget.n_graph - 1)
 
 
 def packing_budget(graphs: CrystalGraphs, batch_size: int) -> PadBudget:

@@ -1,6 +1,8 @@
 """Dataset: graphs with labels. The checks that every crystal passes on its way in."""
 
 import hashlib
+import sys
+from array import array
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -54,8 +56,8 @@ class Dataset:
         """Changes when an id, a label, a split mark, a graph or the element table does."""
         content = hashlib.sha256("\n".join(self.ids).encode())
         content.update(repr(self.source_split).encode())
-        for array in (self.targets, atom_table, *self.graphs):
-            content.update(np.ascontiguousarray(array).data)
+        for values in (self.targets, atom_table, *self.graphs):
+            content.update(np.ascontiguousarray(values).data)
         return content.hexdigest()
 
     def places(self, ids: Sequence[str], what: str) -> np.ndarray:
@@ -116,8 +118,10 @@ def load(
       DataError: If crystals were rejected and on_error is "error", or no crystal is left.
     """
     source = list(entries) if isinstance(entries, Iterator) else entries
-    labels: dict[str, list[float]] = {}
-    split: dict[str, str | None] = {}
+    # A number a crystal and target, and a reference a crystal: of a million crystals the ids are the most of it.
+    rows: dict[str, int] = {}
+    labels = array("d")
+    split: list[str | None] = []
     rejected: list[Rejected] = []
     available: set[str] = set()
     left_out: set[int] = set()
@@ -129,13 +133,14 @@ def load(
         else:
             n_read += 1
             available.update(entry.targets.keys())
-            problem = _problem(entry, labels, targets, log10)
+            problem = _problem(entry, rows, targets, log10)
             if problem:
                 rejected.append(Rejected(entry.id, f"{entry.id}: {problem}"))
                 left_out.add(n_seen)
             else:
-                labels[entry.id] = [entry.targets.get(name, np.nan) for name in targets]
-                split[entry.id] = entry.split
+                rows[entry.id] = len(rows)
+                labels.extend(entry.targets.get(name, np.nan) for name in targets)
+                split.append(None if entry.split is None else sys.intern(entry.split))
         n_seen += 1
     unknown = [name for name in targets if name not in available]
     if unknown and n_read:
@@ -150,19 +155,20 @@ def load(
         featurizer,
         cache=cache,
         executor=executor,
-        on_progress=(lambda done: on_progress(done, len(labels))) if on_progress else None,
+        on_progress=(lambda done: on_progress(done, len(rows))) if on_progress else None,
     )
     rejected += built.rejected
     settle(rejected, n_seen, on_error)
     if not len(built):
         raise DataError(f"no crystal is left of {n_seen}")
-    if len(built) + len(built.rejected) != len(labels) or not labels.keys() >= set(built.ids):
+    kept = np.fromiter((rows.get(id, -1) for id in built.ids), np.int64, len(built))
+    if len(built) + len(built.rejected) != len(rows) or (kept < 0).any():
         raise DataError("the data changed while they were read; start again once they are complete")
-    values = np.array([labels[id] for id in built.ids], dtype=np.float64).reshape(len(built), len(targets))
+    values = np.array(labels).reshape(len(rows), len(targets))[kept]
     return Dataset(
         built,
         np.log10(values) if log10 else values,
-        tuple(split[id] for id in built.ids),
+        tuple(split[row] for row in kept),
         tuple(rejected),
     )
 

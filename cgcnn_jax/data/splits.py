@@ -128,7 +128,8 @@ def _cut(keys: Sequence[str], sizes: np.ndarray, seed: int) -> np.ndarray:
     Crystals of one key stay together; what is left over gets part len(sizes).
     """
     # Sorted by name first, so that the order of the files does not matter.
-    names, key_of = np.unique(np.array(keys, dtype=str), return_inverse=True)
+    # As objects: an array of texts would give every one of them the room of the longest.
+    names, key_of = np.unique(np.array(keys, dtype=object), return_inverse=True)
     order = np.random.default_rng(seed).permutation(len(names))
     counts = np.bincount(key_of)[order]
     # A key belongs to the part in which its middle falls.

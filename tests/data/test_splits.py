@@ -1,5 +1,6 @@
 """A split is exact, depends on ids and seed alone, and never divides a group."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +158,14 @@ def test_files_with_unknown_or_repeated_ids_are_refused(tmp_path: Path):
         splits.from_files(["a", "b"], {"train": str(train), "val": str(val)})
     with pytest.raises(FileNotFoundError, match="nowhere"):
         splits.from_files(["a", "b"], {"train": str(tmp_path / "nowhere")})
+
+
+def test_one_long_id_takes_no_memory_from_the_others() -> None:
+    ids = ["x" * 100_000, *IDS]
+    tracemalloc.start()
+    split = splits.by_ratio(ids, (0.6, 0.2, 0.2), 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # 104 texts of 400 kB in an array whose items are as long as the longest: 42 MB.
+    assert peak < 1e6
+    assert sum(map(len, split.values())) == 104
