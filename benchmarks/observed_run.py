@@ -1,6 +1,5 @@
 """A training run in a process of its own: its memory, its compilations, its padding. Linux, for it reads /proc."""
 
-import os
 import re
 import subprocess
 import sys
@@ -12,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import footprint
 from cgcnn_jax.workdir import Workdir
 
 ROOT = Path(__file__).parents[1]
 _PERIOD = 0.05  # seconds between looks
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 # A network's weights are dozens of arrays; operations outside of compiled functions take one to three.
 _MANY_ARRAYS = 10
 
@@ -89,42 +88,14 @@ def observe(workdir: Path, flags: Sequence[str], environment: dict[str, str]) ->
 
 def _watch(pid: int, memory: Memory, is_over: threading.Event) -> None:
     while not is_over.wait(_PERIOD):
-        tree = _tree(pid)
-        resident = [_resident(one) for one in tree]
+        tree = footprint.tree(pid)
+        resident = [footprint.resident(one) for one in tree]
         memory.resident = max(memory.resident, sum(resident))
         # Asking for private pages walks through all of them and holds the run up: not where the bound from above says
         # that the peak found would grow by less than 2 %.
         if sum(resident) > 1.02 * memory.shared_once:
-            private = [_kilobytes(one, "smaps_rollup", "Private_") for one in tree]
+            private = [footprint.private(one) for one in tree]
             shared = max(rss - mine for rss, mine in zip(resident, private, strict=True))
             memory.shared_once = max(memory.shared_once, sum(private) + shared)
-        memory.main = max(memory.main, _kilobytes(pid, "status", "VmHWM:"))
+        memory.main = max(memory.main, footprint.peak(pid))
         memory.processes = max(memory.processes, len(tree))
-
-
-def _tree(pid: int) -> list[int]:
-    """The process and all below it."""
-    found = [pid]
-    for one in found:  # grows while it is gone through
-        for children in Path(f"/proc/{one}/task").glob("*/children"):
-            found += map(int, _read(children).split())
-    return found
-
-
-def _resident(pid: int) -> int:
-    fields = _read(Path(f"/proc/{pid}/statm")).split()
-    return _PAGE * int(fields[1]) if fields else 0
-
-
-def _kilobytes(pid: int, file: str, key: str) -> int:
-    """The sum, in bytes, of the lines like `VmHWM:  1234 kB` that start with the key."""
-    lines = _read(Path(f"/proc/{pid}/{file}")).splitlines()
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(key))
-
-
-def _read(path: Path) -> str:
-    """Empty for a process that has just ended, or whose files are another user's."""
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

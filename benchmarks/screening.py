@@ -3,7 +3,7 @@
 python -m benchmarks.screening --data=DATA --workdir=MODEL --folder=FOLDER
 
 DATA holds matbench_perovskites and mp_2018_6_1 (docs/data.md), MODEL is the folder of a training run. The structures are
-those of both sets and, up to the number wanted, strained copies; one in a hundred is damaged in one of six ways. FOLDER
+those of both sets and, up to the number wanted, strained copies; one in a hundred is damaged in one of eight ways. FOLDER
 keeps the structures and the result. Prints Markdown. Needs cgcnn-jax[cluster,parquet] and psutil (distributed brings it).
 """
 
@@ -26,21 +26,13 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from benchmarks import damage
 from cgcnn_jax.data.sources import CrystalLine, read_input, read_unparsed
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.workdir import environment
 
 ROOT = Path(__file__).parents[1]
 SETS = ("matbench_perovskites", "mp_2018_6_1")
-# What is done to a record, and what the reason must then say.
-DAMAGE = {
-    "cut": "not JSON",
-    "no_species": "the record has no species",
-    "no_element": "Xx",
-    "flat": "the lattice is degenerate",
-    "overlap": "overlap",
-    "isolated": "no neighbour",
-}
 EVERY = 5.0  # seconds between two looks at the memory
 
 
@@ -72,32 +64,12 @@ def make_structures(file: Path, data: Path, n: int) -> dict[str, str]:
                 record["lattice"] = (
                     np.array(record["lattice"]) @ (np.eye(3) + 0.01 * rng.normal(size=(3, 3)))
                 ).tolist()
-            if number % 100 == 50:
-                kind = list(DAMAGE)[number // 100 % len(DAMAGE)]
-                # A line without JSON is named by its place.
-                damaged[f"{file.name}:{number + 1}" if kind == "cut" else record["id"]] = kind
-                out.write(_damaged(record, kind) + "\n")
+            if kind := damage.kind_of(number):
+                damaged[damage.id_of(kind, record, file, number)] = kind
+                out.write(damage.line_of(record, kind) + "\n")
             else:
                 out.write(json.dumps(record) + "\n")
     return damaged
-
-
-def _damaged(record: dict[str, Any], kind: str) -> str:
-    match kind:
-        case "cut":
-            return json.dumps(record)[:60]
-        case "no_species":
-            del record["species"]
-        case "no_element":
-            record["species"][0] = "Xx"
-        case "flat":
-            record["lattice"][2] = record["lattice"][0]
-        case "overlap":
-            record["species"] = record["species"][:1] * 2
-            record["frac_coords"] = [[0, 0, 0], [0, 0, 0.01]]
-        case "isolated":
-            record |= {"lattice": (40 * np.eye(3)).tolist(), "species": ["Ar"], "frac_coords": [[0, 0, 0]]}
-    return json.dumps(record)
 
 
 @contextlib.contextmanager
@@ -200,16 +172,10 @@ def _rows(output: Path) -> int:
 
 def check(output: Path, structures: Path, damaged: dict[str, str], asked: argparse.Namespace) -> dict[str, Any]:
     """Raises AssertionError unless every structure has its one row, and every row is right."""
-    table = pd.concat([pd.read_parquet(part) for part in sorted((output / "parts").iterdir())], ignore_index=True)
     wanted = [line.id for line in read_unparsed(structures) if isinstance(line, CrystalLine)]
     assert len(wanted) == asked.structures
-    assert table["id"].tolist() == wanted, "ids are not those of the input, each once and in order"
-    assert len(set(wanted)) == len(wanted)
+    table = damage.check(sorted((output / "parts").iterdir()), wanted, damaged)
     failed = table[table["reason"] != ""].set_index("id")["reason"]
-    assert set(damaged) <= set(failed.index), "a damaged structure has a prediction"
-    wrong = {id: failed[id] for id, kind in damaged.items() if not re.search(DAMAGE[kind], failed[id])}
-    assert not wrong, wrong
-    assert table.loc[table["reason"] == "", "prediction"].notna().all()
     others = failed[~failed.index.isin(damaged)]
 
     # The same structures in one process, uninterrupted.

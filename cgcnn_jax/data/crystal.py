@@ -265,7 +265,11 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def _index(number: Any) -> int:
-    """An atomic number; True is none."""
+    """An atomic number; True is none, and neither is a mixture such as {"Na": 0.5, "K": 0.5}."""
+    if isinstance(number, Mapping):
+        raise TypeError(
+            f"a site of {str(number)[:80]} is partially occupied or shared; only ordered crystals have a graph"
+        )
     if isinstance(number, bool):
         raise TypeError(f"{number} is no atomic number")
     return operator.index(number)
