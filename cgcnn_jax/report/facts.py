@@ -43,7 +43,7 @@ def setup(runs: Sequence[FinishedRun]) -> Panel:
             "training": _training,
             "epochs": lambda run: (
                 f"{len(run.records)} of {run.config['train']['epochs']}; weights of epoch "
-                f"{run.summary['best_epoch']} kept"
+                f"{run.summary['best_epoch']} kept, the first is 0"
             ),
             "seeds": lambda run: f"split {run.config['split']['seed']}, training {run.config['train']['seed']}",
             "started from": lambda run: run.config.get("init_from") or "random weights",
@@ -165,9 +165,14 @@ def _graph(run: FinishedRun) -> str:
 
 def _network(run: FinishedRun) -> str:
     model, bonds = run.config["model"], run.config["bonds"]
+    layers = (
+        (model["atom_layers"], model["features"], "before"),
+        (model["crystal_layers"], model["crystal_features"], "after"),
+    )
+    hidden = ", ".join(f"{number} × {width} {where} it" for number, width, where in layers if number)
     return (
         f"{model['num_convs']} × {model['conv']}, {model['features']} features, {model['pool']} pooling, "
-        f"{model['crystal_layers']} × {model['crystal_features']} after it; bonds {bonds['basis']}, "
+        f"{hidden or 'no hidden layers'}; bonds {bonds['basis']}, "
         f"atoms {run.config['atoms']['table']}"
     )
 

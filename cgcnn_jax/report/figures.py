@@ -33,10 +33,23 @@ _METRICS = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "auc": "ROC AUC", "roc_au
 _STEPS = (1, 2, 5, 10)
 
 
+# Columns of the known data sets whose own names do not say what they hold.
+_QUANTITIES = {
+    "K vrh": "bulk modulus",
+    "G vrh": "shear modulus",
+    "poisson ratio": "Poisson ratio",
+    "gap pbe": "PBE band gap",
+    "fermi energy eV mp2020": "Fermi energy",
+    "e form": "formation energy",
+    "heat all": "heat of formation",
+}
+
+
 def axis_label(name: str, unit: str) -> str:
     """A property identifier as a reader writes it: formation_energy_eV_per_atom, eV/atom -> formation energy (eV/atom).
 
-    A logarithm is of a number, so its unit divides: log10(K_vrh_GPa), log10(GPa) -> log₁₀(K vrh / GPa).
+    A logarithm is of a number, so its unit divides: log10(K_vrh_GPa), log10(GPa) -> log₁₀(bulk modulus / GPa). A few
+    names of the known data sets are spelt out, as that one.
 
     Args:
       name: Identifier; the unit at its end, "/" spelt _per_, is not repeated.
@@ -47,6 +60,7 @@ def axis_label(name: str, unit: str) -> str:
     quantity = logarithm[1] if logarithm else name
     spelt = bare_unit.replace("/", "_per_").translate(str.maketrans("Å²³ ", "A23_", "^"))
     quantity = quantity.removesuffix(f"_{spelt}").replace("_", " ")
+    quantity = _QUANTITIES.get(quantity, quantity)
     if logarithm or bare_unit != unit:
         return f"log₁₀({quantity} / {bare_unit})" if bare_unit else f"log₁₀({quantity})"
     return f"{quantity} ({unit})" if unit else quantity

@@ -127,7 +127,7 @@ def test_properties_stand_apart_and_unknown_labels_count_nowhere(tmp_path: Path)
         units=("eV", "log10(GPa)"),
     )
     text = read(folder).text
-    assert "gap pbe (eV): MAE 0.25" in text and "log₁₀(K vrh / GPa): MAE 0.25" in text
+    assert "PBE band gap (eV): MAE 0.25" in text and "log₁₀(bulk modulus / GPa): MAE 0.25" in text
     assert "test split, 15 crystals" in text and "test split, 30 crystals" in text
     assert "MAE (log₁₀ GPa)" in text
 
@@ -215,3 +215,12 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> N
     with pytest.raises(FileNotFoundError, match="a report needs the folder of a finished run"):
         page.write([folder], output)
     assert output.read_text() == "old"
+
+
+def test_the_setup_names_the_hidden_layers_on_both_sides_of_the_pool(tmp_path: Path) -> None:
+    sites = {"model.pool": "site", "model.atom_layers": 2, "model.crystal_layers": 0, "model.features": 48}
+    one = read(write_run(tmp_path / "mean", *regression())).text
+    other = read(write_run(tmp_path / "site", *regression(), changes=sites)).text
+    assert "mean pooling, 1 × 32 after it" in one and "site pooling, 2 × 48 before it;" in other
+    # The curve and metrics.jsonl count from 0.
+    assert "5 of 200; weights of epoch 4 kept, the first is 0" in one

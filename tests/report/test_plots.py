@@ -37,7 +37,7 @@ def test_parity_axes_are_equal_and_show_every_point():
 
 def test_logarithmic_properties_are_labelled_as_logarithms():
     plot = plots.parity(points(), name="log10(K_vrh_GPa)", unit="log10(GPa)")
-    assert plot.xaxis.axis_label.text == "target log₁₀(K vrh / GPa)"
+    assert plot.xaxis.axis_label.text == "target log₁₀(bulk modulus / GPa)"
 
 
 def test_the_pointer_shows_what_is_known_and_nothing_else():
