@@ -241,8 +241,10 @@ def _hyperparameters(results: Results, entry: Entry) -> Entry:
     try:
         trials = pd.read_csv(results.trials)
         figure = hyperparameter_effects(trials, unit="")
-    except (OSError, ValueError) as error:
-        raise Unavailable(f"{results.trials}: {error}") from error
+    except OSError as error:
+        raise Unavailable(f"--trials={results.trials}: {error.strerror}") from error
+    except ValueError as error:
+        raise Unavailable(f"--trials={results.trials}: {error}") from error
     caption = [
         f"Validation error of the {len(trials)} trials of {results.trials.name} against each hyperparameter that varies; the "
         "line joins the lowest of each value."
@@ -277,7 +279,23 @@ def _perovskite_search(results: Results, entry: Entry) -> Entry:
         results, entry, (), "The search for stable perovskites: found.csv of the study, whose page tells more."
     )
     header, *rows = csv.reader((_perovskites(results) / "found.csv").read_text().splitlines())
-    return replace(linked, header=header, rows=rows)
+    return replace(
+        linked, header=[_energy_column(name) for name in header], rows=[[*map(_energy, row)] for row in rows]
+    )
+
+
+def _energy_column(name: str) -> str:
+    """e_form_eV_per_cell -> e_form (eV/cell)."""
+    quantity, is_energy, _ = name.partition("_eV_per_cell")
+    return f"{quantity} (eV/cell)" if is_energy else name
+
+
+def _energy(cell: str) -> str:
+    """Energies with two decimals, as the paper's Table S5 has them."""
+    try:
+        return f"{float(cell):.2f}"
+    except ValueError:
+        return cell
 
 
 def _linked(results: Results, entry: Entry, pictures: Sequence[str], what: str) -> Entry:

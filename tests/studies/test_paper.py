@@ -198,7 +198,9 @@ def test_the_perovskite_study_is_shown_and_linked(finished: Path, data: Path, tm
     )
     for name in ("index.md", "a_site.png", "b_site.png"):
         (results.perovskites / name).write_text(name)
-    (results.perovskites / "found.csv").write_text("formula,paper\nPbHfO3,0.1\n")
+    (results.perovskites / "found.csv").write_text(
+        "formula,e_form_eV_per_cell,linear,split,paper\nPbHfO3,0.1,0.08112,test,0.1\n"
+    )
     assert make(results, parts)
     page = (tmp_path / "page" / "index.md").read_text()
     assert (
@@ -207,7 +209,10 @@ def test_the_perovskite_study_is_shown_and_linked(finished: Path, data: Path, tm
     )
     assert (tmp_path / "page" / "figure_3cd_a_site.png").read_text() == "a_site.png"
     assert page.count("[The perovskite study](../perovskites/index.md)") == 2
-    assert "| formula | paper |\n| --- | --- |\n| PbHfO3 | 0.1 |" in page
+    assert (
+        "| formula | e_form (eV/cell) | linear | split | paper |" in page
+        and "| PbHfO3 | 0.10 | 0.08 | test | 0.10 |" in page
+    )
     assert "models/full has no finished run" in page
 
 
@@ -221,6 +226,9 @@ def test_trials_are_drawn_where_there_are_some(data: Path, tmp_path: Path) -> No
     results.trials.write_text("trial\n1\n")
     assert make(results, ["figure_s3"])
     assert "no column 'val_mae'" in (tmp_path / "index.md").read_text()
+    results.trials.unlink()
+    assert make(results, ["figure_s3"])
+    assert f"--trials={results.trials}: No such file or directory" in (tmp_path / "index.md").read_text()
 
 
 def test_a_failed_run_leaves_a_reason(data: Path, tmp_path: Path, finished: Path) -> None:

@@ -32,6 +32,7 @@ def test_the_paragraph_says_what_the_numbers_say(elements_table):
     assert "4 of the 9 are among the 9 lowest" in text
     # Ti 0 and Zr 2 are group 4, Nb 1 and V 3 group 5.
     assert "lowest for groups 4 (1.00 eV), 5 (2.00 eV), 7 (4.00 eV) and 8 (5.00 eV)" in text
+    assert "Stable there are, it says, groups 1 to 3 (" in text and ") and large atoms of groups 13 to 15 (" in text
     assert "disagrees" not in text
 
 

@@ -85,7 +85,7 @@ def paragraph(elements_table: pd.DataFrame, trends: pd.DataFrame, *, unit: str) 
         f"{said('A', 'atom')}; with ions, "
         f"{said('A', 'ion')}. It finds the small elements Be, B and Si least stable: "
         f"they take places {_listed([f'{place} ({symbol})' for symbol, place in places.items()])} of {len(a)} from the "
-        f"top ({said('A', 'small')}). Groups 1 to 3 "
+        f"top ({said('A', 'small')}). Stable there are, it says, groups 1 to 3 "
         f"({said('A', 'early')}) and large atoms of groups 13 to 15 "
         f"({said('A', 'late')}; {among_a} of the {len(LARGE_A)} in the lower half).\n\n"
         f"**B site.** Lowest: {lowest['B']}; highest: {highest['B']}. The paper finds groups 4 to 6 the most stable "
