@@ -16,7 +16,7 @@ from cgcnn_jax.data.crystal import Crystal, Entry, Rejected
 from cgcnn_jax.data.portion import build
 from cgcnn_jax.files import file_name, write_text
 from cgcnn_jax.graph import CrystalGraphs, offsets
-from cgcnn_jax.predict import Predictor, portions
+from cgcnn_jax.predict import Predictor, not_finite, portions
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -113,6 +113,9 @@ def explain(
                 continue
             nodes = portion.store.nodes_of_atoms(row)
             sites = None if seen.sites is None else seen.sites[nodes]
+            if not np.isfinite(seen.values[row]).all():
+                yield Rejected(id, not_finite(id))
+                continue
             if sites is not None:
                 _check_sum(predictor, seen.values[row], sites)
             yield Explanation(
@@ -236,19 +239,34 @@ def annotated(predictor: Predictor, explanation: Explanation) -> "Structure":
     return structure
 
 
-def write_structures(predictor: Predictor, explanations: Iterable[Explanation], folder: Path) -> None:
-    """Writes ID.cif and ID.json of each to a folder; where several have one name, the later ones are numbered."""
+def write_structures(
+    predictor: Predictor, explanations: Iterable[Explanation], folder: Path, used: set[str] | None = None
+) -> None:
+    """Writes ID.cif and ID.json of each to a folder; where several have one name, the later ones are numbered.
+
+    Args:
+      predictor: A site model.
+      explanations: What it says of the structures.
+      folder: Made if it is not there.
+      used: Names of earlier calls, see `new_name`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    used: set[str] = set()
+    used = set() if used is None else used
     for one in explanations:
-        stem = file_name(one.id)
-        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
-        # Some file systems take a and A for one.
-        name = next(name for name in names if name.lower() not in used)
-        used.add(name.lower())
+        name = new_name(one.id, used)
         structure = annotated(predictor, one)
         write_text(folder / f"{name}.cif", cif_text(structure))
         write_text(folder / f"{name}.json", json.dumps(structure.as_dict()))
+
+
+def new_name(id: str, used: set[str]) -> str:
+    """An id as the name of a file, without its ending, that is not used yet; adds it, in small letters."""
+    stem = file_name(id)
+    names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+    # Some file systems take a and A for one.
+    name = next(name for name in names if name.lower() not in used)
+    used.add(name.lower())
+    return name
 
 
 def cif_text(structure: "Structure") -> str:
@@ -310,12 +328,11 @@ def _bonds(predictor: Predictor, graphs: CrystalGraphs) -> Iterator[Bonds]:
 
 
 def _check_sum(predictor: Predictor, values: np.ndarray, sites: np.ndarray) -> None:
-    """That the contributions make the prediction; anything else is a fault of ours."""
-    if not np.isfinite(values).all():
-        return
+    """That the contributions make the prediction; anything else is a fault of ours, told even where asserts are off."""
     mean = sites.mean(axis=0)
     if predictor.scaler.task == "classification":
         mean = predictor.scaler.unscale(mean[None])[0]
     # float32 sums over atoms, in another order.
     size = np.abs(sites).max() + np.array(predictor.scaler.std).max()
-    assert np.allclose(mean, values, rtol=0, atol=1e-5 * size), f"contributions make {mean}, the prediction is {values}"
+    if not np.allclose(mean, values, rtol=0, atol=1e-5 * size):
+        raise AssertionError(f"contributions make {mean}, the prediction is {values}")

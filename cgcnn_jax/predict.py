@@ -282,8 +282,7 @@ class Predictor:
             elif np.isfinite(values[row]).all():
                 rows.append([id, formulas[row], *self._cells(values[row]), ""])
             else:
-                reason = f"{id}: the network's output is not a finite number"
-                rows.append([id, formulas[row], *[None] * len(columns), reason])
+                rows.append([id, formulas[row], *[None] * len(columns), not_finite(id)])
         return pd.DataFrame(rows, columns=["id", "formula", *columns, "reason"])
 
     def columns(self) -> list[str]:
@@ -360,6 +359,11 @@ def entries_of(
     if paths and len(paths) < len(given):
         raise ValueError("give either structures or paths, not both at once")
     return sources.read_files(paths) if paths else sources.read_structures(given)
+
+
+def not_finite(id: str) -> str:
+    """The reason of a crystal of which the network says nothing."""
+    return f"{id}: the network's output is not a finite number"
 
 
 def portions(entries: Iterable[Entry | Rejected]) -> Iterator[list[Entry | Rejected]]:

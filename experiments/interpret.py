@@ -10,26 +10,26 @@ Inputs are those of experiments.predict. docs/interpret.md says what the results
   neighbours.csv   the nearest training crystals, and whether and why a crystal lies outside of what was trained on
 
 The training crystals are looked up in the run's data once and kept in DIR/applicability.npz; if the data have moved,
---config.data.path=... says where they are now. Without --input only that is done.
+--config.data.path=... says where they are now. Without --input only that is done. The same command goes on where it was
+stopped (exit status 75), and the tables stand in the folder once all structures are explained.
 """
 
 import dataclasses
+import itertools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from experiments import cli
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import numpy as np
 
     from cgcnn_jax.applicability import Applicability
-    from cgcnn_jax.interpret import Explanation
     from cgcnn_jax.predict import Predictor
 
-TABLES = ("embeddings", "sites", "bonds", "neighbours")
 PICTURES = ("map", "map_prediction", "gates")
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
@@ -45,14 +45,16 @@ QUANTILE = flags.DEFINE_float(
 def main() -> None:
     cli.prepare()
     from cgcnn_jax import interpret
-    from cgcnn_jax.data.crystal import Rejected
-    from cgcnn_jax.data.sources import read_inputs
+    from cgcnn_jax.data.sources import read_unparsed
+    from cgcnn_jax.interpretation import Interpretation
     from cgcnn_jax.predict import Predictor
     from experiments import data
 
-    output = Path(OUTPUT.value or Path(WORKDIR.value) / "interpretation").expanduser()
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output={output} is a file; name a folder")
+    output = Interpretation(OUTPUT.value or Path(WORKDIR.value) / "interpretation")
+    output.check()
+    for path in INPUT.value:
+        if not Path(path).expanduser().exists():
+            raise FileNotFoundError(f"--input={path}: no such file or folder")
     predictor = Predictor.restore(WORKDIR.value)
     known = None
     try:
@@ -67,139 +69,68 @@ def main() -> None:
         return
     if known and QUANTILE.value is not None:
         known = dataclasses.replace(known, quantile=QUANTILE.value)
-
-    with (
-        cli.graph_workers(WORKERS.value) as executor,
-        cli.bar(desc="explaining", unit="crystal", leave=False) as bar,
-    ):
-        entries = read_inputs(INPUT.value)
-        explained = list(interpret.explain(predictor, entries, executor=executor, on_progress=bar.update))
-    done = [one for one in explained if not isinstance(one, Rejected)]
-    failed = len(explained) - len(done)
-    output.mkdir(parents=True, exist_ok=True)
-
-    tables = {"embeddings": _embeddings(predictor, explained)}
     try:
         interpret.check_sites(predictor)
     except ValueError as error:
         _say(f"no sites.csv: {error}")
-    else:
-        tables["sites"] = interpret.site_table(predictor, explained)
-        interpret.write_structures(predictor, done, output / "structures")
     if predictor.model.conv == "sum":
         _say("no bonds.csv: model.conv=sum has no gate; the gated ones have one")
-    else:
-        tables["bonds"] = interpret.bond_table(explained)
-    if known:
-        tables["neighbours"] = _neighbours(known, explained)
-    _write(tables, output)
-    _draw(predictor, known, done, tables, output)
-    print(f"{len(done)} structures explained in {output}, {failed} structures could not be read")
+
+    with (
+        cli.graph_workers(WORKERS.value) as executor,
+        output.open(),
+        cli.bar(desc="explaining", unit="crystal", leave=False) as bar,
+    ):
+        items = itertools.chain.from_iterable(read_unparsed(path) for path in INPUT.value)
+        output.make(predictor, items, known=known, k=NEIGHBORS.value, executor=executor, on_progress=bar.update)
+        drawn = output.drawn()
+        done, failed = (int(drawn[name].sum()) if drawn else 0 for name in ("n_done", "n_failed"))
+        _draw(predictor, known, drawn if done else {}, output.path)
+        output.finish()
+    print(f"{done} structures explained in {output.path}, {failed} structures could not be read")
     if known and done:
-        outside = int(tables["neighbours"]["is_outside"].eq(True).sum())
+        outside = int(drawn["is_outside"].sum())
         print(f"{outside} lie outside of what the model was trained on; neighbours.csv says why")
     if not done:
         raise ValueError("no structure could be explained; the reasons stand in the last column of embeddings.csv")
 
 
-def _embeddings(predictor: "Predictor", explained: list[Any]) -> "pd.DataFrame":
-    import pandas as pd
-
-    from cgcnn_jax.data.crystal import Rejected
-
-    width = predictor.model.features
-    rows = [
-        [one.id, *[None] * (1 + width), one.reason]
-        if isinstance(one, Rejected)
-        else [one.id, one.crystal.formula, *one.vector, ""]
-        for one in explained
-    ]
-    return pd.DataFrame(rows, columns=["id", "formula", *(f"v_{k}" for k in range(width)), "reason"])
-
-
-def _neighbours(known: "Applicability", explained: list[Any]) -> "pd.DataFrame":
-    import numpy as np
-    import pandas as pd
-
-    from cgcnn_jax.data.crystal import Rejected
-    from cgcnn_jax.graph import concatenate
-
-    done = [one for one in explained if not isinstance(one, Rejected)]
-    k = min(NEIGHBORS.value, len(known.ids))
-    columns = [f"{name}_{n}" for n in range(1, k + 1) for name in ("neighbour", "formula", "distance")]
-    judged = {}
-    if done:
-        found = known.judge(concatenate([one.graphs for one in done]), np.stack([one.vector for one in done]), k)
-        for one, distances, places, reason in zip(done, *found, strict=True):
-            near = [(known.ids[p], known.formulas[p], d) for p, d in zip(places, distances, strict=True)]
-            judged[id(one)] = [bool(reason), reason, known.threshold, *(cell for row in near for cell in row)]
-    rows = [
-        [one.id, None, *[None] * (3 + len(columns)), one.reason]
-        if isinstance(one, Rejected)
-        else [one.id, one.crystal.formula, *judged[id(one)], ""]
-        for one in explained
-    ]
-    return pd.DataFrame(rows, columns=["id", "formula", "is_outside", "outside", "threshold", *columns, "reason"])
-
-
-def _write(tables: "dict[str, pd.DataFrame]", output: Path) -> None:
-    from cgcnn_jax.files import write_text
-
-    for name in TABLES:
-        # That of an earlier call would be taken for this one's.
-        (output / f"{name}.csv").unlink(missing_ok=True)
-    for name, table in tables.items():
-        write_text(output / f"{name}.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.8g"))
-
-
-def _draw(
-    predictor: "Predictor",
-    known: "Applicability | None",
-    done: "list[Explanation]",
-    tables: "dict[str, pd.DataFrame]",
-    output: Path,
-) -> None:
-    import numpy as np
-
+def _draw(predictor: "Predictor", known: "Applicability | None", drawn: "dict[str, np.ndarray]", output: Path) -> None:
     from cgcnn_jax.interpret import principal_plane
     from cgcnn_jax.workdir import Workdir
 
     for name in PICTURES:
         (output / f"{name}.png").unlink(missing_ok=True)
-    if not done:
+    if not drawn:
         return
     try:
         from cgcnn_jax.report import figures, insight
     except ImportError as error:
         _say(f"no pictures: {error}")
         return
-    vectors = np.stack([one.vector for one in done])
+    vectors = drawn["vectors"]
     base = vectors if known is None else known.vectors
-    drawn = {}
+    pictures = {}
     if len(base) > 2:
         plane = principal_plane(base)
         points = plane.project(vectors)
         if known is None:
             groups = {"structures": points}
         else:
-            table = tables["neighbours"]
-            is_outside = table.loc[table["reason"] == "", "is_outside"].to_numpy(bool)
+            is_outside = drawn["is_outside"]
             groups = {"training": plane.project(base), "within": points[~is_outside], "outside": points[is_outside]}
-        drawn["map"] = insight.crystal_map(groups, shares=plane.shares)
+        pictures["map"] = insight.crystal_map(groups, shares=plane.shares)
         if predictor.scaler.task == "regression":
             first = predictor.scaler.names[0], predictor.scaler.units[0]
-            drawn["map_prediction"] = insight.crystal_map(
+            pictures["map_prediction"] = insight.crystal_map(
                 ({"training": plane.project(base)} if known else {}) | {"structures": points},
                 shares=plane.shares,
-                values={"structures": np.array([one.values[0] for one in done])},
+                values={"structures": drawn["values"]},
                 label=f"predicted {figures.axis_label(*first)}",
             )
-    bonds = [one.bonds for one in done if one.bonds is not None]
-    if bonds and predictor.model.num_convs:
-        drawn["gates"] = insight.gates_by_distance(
-            *(np.concatenate([getattr(one, name) for one in bonds]) for name in ("distances", "gates", "messages"))
-        )
-    Workdir(output).save_figures(drawn)
+    if "distances" in drawn and predictor.model.num_convs:
+        pictures["gates"] = insight.gates_by_distance(drawn["distances"], drawn["gates"], drawn["messages"])
+    Workdir(output).save_figures(pictures)
 
 
 def _say(text: str) -> None:
@@ -207,4 +138,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, allow="--config.data.")
+    cli.run(main, allow="--config.data.", goes_on=True)

@@ -116,6 +116,15 @@ def test_parts_that_miss_the_prediction_are_a_fault(predictor, tetragonal, monke
         explained(predictor, tetragonal, with_bonds=False)
 
 
+def test_a_structure_of_which_the_network_says_nothing_has_a_reason(predictor, tetragonal, monkeypatch) -> None:
+    right = predictor.inspect_graphs
+    monkeypatch.setattr(
+        predictor, "inspect_graphs", lambda graphs: right(graphs)._replace(values=np.full((1, 1), np.nan))
+    )
+    (one,) = interpret.explain(predictor, [tetragonal], with_bonds=False)
+    assert isinstance(one, Rejected) and one.reason == "CaTiO3: the network's output is not a finite number"
+
+
 def test_bonds_are_those_of_the_crystal_with_both_atoms(predictor, rock_salt) -> None:
     # Rock salt of 5.64 Å: 6 of the other kind at 2.82 Å and, as 8 are wanted, all 12 of the same at 3.988 Å.
     table = interpret.bond_table(explained(predictor, rock_salt))

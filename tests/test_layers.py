@@ -21,6 +21,7 @@ LEVELS = {
     "evaluation": 4,
     "applicability": 4,
     "interpret": 4,
+    "interpretation": 4,
     "reference": 4,
     "screen": 4,
     "report": 4,

@@ -138,3 +138,9 @@ def test_an_output_that_is_a_file_is_told_in_one_line(run: Run, tmp_path: Path) 
     done = run("interpret", "--workdir=nowhere", "--input=x", f"--output={tmp_path}/file", status=1)
     assert "is a file; name a folder" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_input_that_is_missing_is_told_before_anything_is_written(run: Run, site_run: Path, tmp_path: Path) -> None:
+    done = run("interpret", f"--workdir={site_run}", f"--input={tmp_path}/gone", f"--output={tmp_path}/out", status=1)
+    assert f"--input={tmp_path}/gone: no such file or folder" in done.stderr
+    assert not (tmp_path / "out").exists()
