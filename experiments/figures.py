@@ -5,7 +5,8 @@ python -m experiments.figures --figure=joint --workdir=RUN [--output=FOLDER]
 joint        predicted against calculated values of the judged split, a picture a property (Figs. 2c, 3b, S4, S6)
 roc          ROC curve of a classification (Fig. 2d)
 contents     elements and atoms of the crystals of a run (Figs. 2a, S2); reads the run's data
-convergence  test error against training size of several runs, --workdir=RUN,RUN,..., a line a convolution (Figs. 2b, S5)
+convergence  test error against training size of several runs, --workdir=RUN,RUN,..., a line a convolution; --band=LOW,HIGH
+             is another error to compare with, as that of DFT (Figs. 2b, S5)
 trials       validation error against each hyperparameter, of --trials=results.csv (Fig. S3)
 graphs       crystal graphs of --input=FILE,FILE,... (CIF, POSCAR, ...), and of NaCl and KCl without (Fig. S1)
 
@@ -28,6 +29,7 @@ WORKDIR = flags.DEFINE_list("workdir", [], "Folders of training runs, separated 
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the pictures.")
 TRIALS = flags.DEFINE_string("trials", None, "Table of trials (CSV): columns group.field and val_mae.")
 UNIT = flags.DEFINE_string("unit", "", "Unit of the trials' errors.")
+BAND = flags.DEFINE_list("band", [], "From and to, of the error of DFT against experiment, in `convergence`.")
 INPUT = flags.DEFINE_list("input", [], "Structure files, separated by commas.")
 NEIGHBORS = flags.DEFINE_integer("neighbors", 6, "Neighbours of each atom in `graphs`, and all as near as the last.", 1)
 
@@ -60,7 +62,7 @@ def _draw(runs: "list[Workdir]") -> dict[str, Any]:
         case "roc":
             return {"roc": drawing.roc(runs[0])}
         case "convergence":
-            return {"convergence": drawing.convergence(runs)}
+            return {"convergence": drawing.convergence(runs, band=_band())}
         case "contents":
             ids = {id for split in runs[0].read_json("split.json").values() for id in split}
             return drawing.contents_of(_crystals(runs[0]), ids)
@@ -68,6 +70,16 @@ def _draw(runs: "list[Workdir]") -> dict[str, Any]:
             return {"trials": _trials()}
         case _:
             return {"graphs": _graphs()}
+
+
+def _band() -> tuple[float, float] | None:
+    if not BAND.value:
+        return None
+    try:
+        low, high = map(float, BAND.value)
+    except ValueError as error:
+        raise ValueError(f"--band must be two numbers, LOW,HIGH; got {','.join(BAND.value)!r}") from error
+    return low, high
 
 
 def _crystals(run: "Workdir") -> Any:

@@ -53,8 +53,12 @@ def roc(place: Workdir, class_names: Sequence[str] | None = None) -> "Figure":
     return roc_curve(table["target"], table[columns].to_numpy(), class_names=class_names)
 
 
-def convergence(places: Sequence[Workdir]) -> "Figure":
+def convergence(places: Sequence[Workdir], *, band: tuple[float, float] | None = None) -> "Figure":
     """Test error of runs with different numbers of training crystals, a line for each model.conv (Figs. 2b, S5).
+
+    Args:
+      places: The runs.
+      band: From and to, an error to compare with, such as that of DFT against experiment; in the unit of the property.
 
     Raises:
       ValueError: If a run is not finished, has no test split or several properties, or two learn different ones.
@@ -74,7 +78,7 @@ def convergence(places: Sequence[Workdir]) -> "Figure":
     if len(properties) != 1:
         raise ValueError(f"the runs of a learning curve must learn one property; these learn {', '.join(properties)}")
     ((name, unit),) = properties.items()
-    return drawn.convergence(series, name=name, unit=unit)
+    return drawn.convergence(series, name=name, unit=unit, band=band)
 
 
 def contents(symbols: Sequence[Sequence[str]], atoms: Sequence[int]) -> "dict[str, Figure]":
