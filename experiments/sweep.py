@@ -12,7 +12,6 @@ same command may run on any number of hosts that share DIR; they divide the tria
 import importlib.util
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,10 +38,10 @@ def main() -> None:
     cli.prepare()
     # Imported after the flags are checked, so that a misspelt one is told at once.
     from experiments import data
-    from experiments.watch import say
+    from experiments.watch import say, watch_trials
 
     command = shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]])
-    arguments: dict[str, Any] = {"data": data.load, "watcher": _watcher(), "command": command}
+    arguments: dict[str, Any] = {"data": data.load, "watcher": watch_trials(), "command": command}
     if SEARCH.value:
         from cgcnn_jax.sweep.search import run_search
 
@@ -74,22 +73,6 @@ def _ask(module: ModuleType, name: str, preset: str) -> Any:
     if not hasattr(module, name):
         raise ValueError(f"{module.__file__} has no {name}(preset): it says what to try, see docs/sweeps.md")
     return getattr(module, name)(preset or None)
-
-
-def _watcher() -> Any:
-    from cgcnn_jax.sweep.runner import SweepWatcher
-    from experiments.watch import Terminal, say
-
-    class Trials(Terminal, SweepWatcher):
-        """Prints a line per trial."""
-
-        def ended(self, record: Mapping[str, Any], n_ended: int, n_trial: int) -> None:
-            changes = ", ".join(f"{name}={value}" for name, value in record["overrides"].items())
-            error = record.get("val_mae", record.get("val_error"))
-            reached = record["status"] if error is None else f"{record['status']}, validation error {error:.4g}"
-            say(f"trial {record['trial']} ({n_ended} of {n_trial} ended): {reached}; {changes}")
-
-    return Trials()
 
 
 if __name__ == "__main__":

@@ -56,6 +56,21 @@ class Terminal(Watcher):
         return self._should_stop()
 
 
+def watch_trials() -> Any:
+    """A Terminal that prints a line per trial of a sweep."""
+    # Imported here: other commands have no trials.
+    from cgcnn_jax.sweep.runner import SweepWatcher
+
+    class Trials(Terminal, SweepWatcher):
+        def ended(self, record: Mapping[str, Any], n_ended: int, n_trial: int) -> None:
+            changes = ", ".join(f"{name}={value}" for name, value in record["overrides"].items())
+            error = record.get("val_mae", record.get("val_error"))
+            reached = record["status"] if error is None else f"{record['status']}, validation error {error:.4g}"
+            say(f"trial {record['trial']} ({n_ended} of {n_trial} ended): {reached}; {changes}")
+
+    return Trials()
+
+
 class Silent(Watcher):
     """Says nothing, and stops at the signals that Terminal stops at: for processes beside the first."""
 

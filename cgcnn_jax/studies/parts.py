@@ -1,6 +1,7 @@
 """The figures and tables of the paper, each made from results; what the data cannot give says why."""
 
 import csv
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -240,7 +241,7 @@ def _hyperparameters(results: Results, entry: Entry) -> Entry:
         )
     try:
         trials = pd.read_csv(results.trials)
-        figure = hyperparameter_effects(trials, unit="")
+        figure = hyperparameter_effects(trials, unit=_unit_of(results.trials))
     except OSError as error:
         raise Unavailable(f"--trials={results.trials}: {error.strerror}") from error
     except ValueError as error:
@@ -250,6 +251,12 @@ def _hyperparameters(results: Results, entry: Entry) -> Entry:
         "line joins the lowest of each value."
     ]
     return replace(entry, pictures=[(results.draw(entry.name, figure), "")], caption=caption)
+
+
+def _unit_of(trials: Path) -> str:
+    """That of the errors, where a sweep's configuration lies beside its table."""
+    file = trials.parent / "sweep.json"
+    return json.loads(file.read_text())["config"]["data"]["unit"] if file.exists() else ""
 
 
 def _perovskite_parity(model: str, published: float) -> Callable[[Results, Entry], Entry]:
@@ -315,7 +322,8 @@ def _linked(results: Results, entry: Entry, pictures: Sequence[str], what: str) 
 def _perovskites(results: Results) -> Path:
     if results.perovskites is None:
         raise Unavailable(
-            "no perovskite study was named; experiments.perovskites makes one, and --perovskites=DIR names its folder"
+            "no perovskite study was named, and the data have no matbench_perovskites to make one of; "
+            "--perovskites=DIR names the folder of one that experiments.perovskites made"
         )
     return results.perovskites
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.experiments.runs import ROOT, Run
 from tests.studies.paper_data import write_data
+from tests.studies.perovskite_cells import write_cells
 
 
 @pytest.fixture(scope="module")
@@ -16,12 +17,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_plan_names_the_runs_and_their_time(run: Run, data: Path, tmp_path: Path) -> None:
-    done = run("paper", f"--data={data}", f"--workdir={tmp_path}", "--size=quick", "--only=table_s4", "--plan")
+    (data / "matbench_perovskites").mkdir()
+    only = "--only=table_s4,figure_3b,figure_s3"
+    done = run("paper", f"--data={data}", f"--workdir={tmp_path}", "--size=quick", only, "--plan")
+    (data / "matbench_perovskites").rmdir()
     lines = done.stdout.splitlines()
     runs = [line.split()[0] for line in lines if "epochs" in line]
     assert len(runs) == 14 and runs[:2] == ["formation_energy/gated_norm_36", "formation_energy/sum_36"]
+    assert [line.split() for line in lines if line.endswith("about 1 minutes")] == [
+        [name, "about", "1", "minutes"] for name in ("perovskites", "sweep")
+    ]
     # Properties of one folder follow one another; 14 runs take 12 s to start each, and no time beside that.
-    assert [line for line in lines if line.startswith("14 runs to do, about 3 minutes on two cores")]
+    assert [line for line in lines if line.startswith("14 runs to do, about 5 minutes on two cores")]
     assert len([line for line in lines if line.startswith("reading ")]) == 3
     assert not (tmp_path / "runs").exists()
 
@@ -32,6 +39,24 @@ def test_parts_without_runs_take_no_data_and_no_time(run: Run, tmp_path: Path) -
     assert "0 runs to do" in done.stdout and "made figure_s1" in done.stdout
     assert (tmp_path / "out" / "figure_s1.png").exists()
     assert "no such folder; Formation energy has its crystals there" in (tmp_path / "out" / "index.html").read_text()
+
+
+@pytest.mark.slow
+def test_one_command_makes_the_perovskites_and_the_search_too(run: Run, tmp_path: Path) -> None:
+    write_cells(tmp_path / "data")
+    only = "--only=figure_3b,figure_3cd,figure_s3,figure_s6,table_s5"
+    command = ("paper", f"--data={tmp_path / 'data'}", f"--workdir={tmp_path / 'out'}", "--size=quick", only)
+    done = run(*command)
+    page = (tmp_path / "out" / "index.md").read_text()
+    assert "0 runs to do, about 2 minutes" in done.stdout
+    shown = [line.split("](")[1].rstrip(")") for line in page.splitlines() if line.startswith("![")]
+    assert shown == [
+        *("figure_3b.png", "figure_3cd_a_site.png", "figure_3cd_b_site.png", "figure_s3.png", "figure_s6.png")
+    ]
+    assert "[The perovskite study](perovskites/index.md)" in page and "| formula | e_form (eV/cell) |" in page
+    assert "Validation error of the 2 trials" in page
+    again = run(*command)
+    assert "0 runs to do, about 0 minutes" in again.stdout and "epoch" not in again.stdout
 
 
 @pytest.mark.slow

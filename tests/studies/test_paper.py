@@ -15,7 +15,7 @@ from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.run import Watcher
 from cgcnn_jax.studies import drawing
 from cgcnn_jax.studies.paper import find_jobs, find_parts, make
-from cgcnn_jax.studies.parts import PARTS
+from cgcnn_jax.studies.parts import PARTS, _unit_of
 from cgcnn_jax.studies.properties import SIZES, PropertyStudy, Unavailable
 from cgcnn_jax.studies.results import Results
 from cgcnn_jax.workdir import Workdir
@@ -162,7 +162,8 @@ def test_figures_of_any_run_show_its_predictions(finished: Path) -> None:
         drawing.roc(place)
     with pytest.raises(ValueError, match="holds no finished run"):
         drawing.joint_histograms(Workdir(finished))
-    curve = drawing.convergence([Workdir(finished / "runs" / path) for path in RUNS]).axes[0]
+    curve = drawing.convergence([Workdir(finished / "runs" / path) for path in RUNS], band=(0.08, 0.14)).axes[0]
+    assert "DFT against experiment: 0.08 to 0.14 eV/atom" in curve.get_legend_handles_labels()[1]
     sizes = [container[0].get_xdata().tolist() for container in curve.containers]
     assert sizes == [[16, 48], [16, 48]]
     assert curve.containers[0][0].get_ydata()[1] == place.summary()["metrics"]["test"]["mae"]
@@ -223,6 +224,9 @@ def test_trials_are_drawn_where_there_are_some(data: Path, tmp_path: Path) -> No
     assert make(results, ["figure_s3"])
     assert (tmp_path / "figure_s3.png").exists()
     assert "Validation error of the 3 trials of results.csv" in (tmp_path / "index.md").read_text()
+    assert _unit_of(results.trials) == ""
+    (tmp_path / "sweep.json").write_text('{"config": {"data": {"unit": "eV/atom"}}}')
+    assert _unit_of(results.trials) == "eV/atom"
     results.trials.write_text("trial\n1\n")
     assert make(results, ["figure_s3"])
     assert "no column 'val_mae'" in (tmp_path / "index.md").read_text()
