@@ -133,6 +133,8 @@ def get_config(preset: str | None = None) -> ConfigDict:
         config.optimizer.learning_rate = 1e-3  # without normalisation larger steps diverge
     if name == "best":
         config.model.conv = "gated_update"
+        config.optimizer.learning_rate = 1e-3
+        config.train.batch_size = 32
         config.train.loss = "mae"
         config.train.average_decay = 0.999
     return config
