@@ -93,15 +93,21 @@ class Predictor:
 
         Raises:
           FileNotFoundError: If there is no run with a checkpoint.
-          ValueError: If what the checkpoint says of itself is damaged.
+          ValueError: If the checkpoint is damaged, or older than the summary of its run.
         """
-        folder = Workdir(workdir).checkpoints
+        place = Workdir(workdir)
+        folder = place.checkpoints
         if not folder.is_dir():
             raise FileNotFoundError(f"{workdir}: no checkpoints; --workdir must be the folder of a training run")
         with Checkpoints(folder) as checkpoints:
             about = checkpoints.about()
             if about is None:
                 raise FileNotFoundError(f"{workdir}: the run was stopped before its first checkpoint; train on")
+            if place.is_finished and checkpoints.latest_step() < place.last_step():
+                raise ValueError(
+                    f"{workdir}: the last checkpoint of this finished run is gone, and the one of step "
+                    f"{checkpoints.latest_step()} predicts otherwise; the command that trained it makes it again"
+                )
             try:
                 config = configs.from_dict(about["config"])
                 scaler = TargetScaler.from_dict(about["scaler"])

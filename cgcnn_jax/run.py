@@ -186,8 +186,11 @@ def run(
         before = checkpoints.about()
         check_data(before, about)
         has_begun = before is not None
+        if before is not None:
+            workdir.check_stored(before["config"], plain)  # config.json may be gone
         del before
-        if has_begun and workdir.is_finished:
+        # With the last checkpoint lost, the one before would predict otherwise than the summary says.
+        if has_begun and workdir.is_finished and checkpoints.latest_step() >= workdir.last_step():
             _was_finished(True)
             return RunResult(workdir, True, True, workdir.summary())
         # From here on the folder is this run's: a start that failed before may be corrected.
@@ -197,7 +200,10 @@ def run(
             workdir.write_rejected(crystals.rejected)
         workdir.write_csv("duplicates.csv", *evaluation.twin_table(crystals, setup.twins, scaler.names))
         first = checkpoints.latest_step() // settings.steps_per_epoch(len(split["train"]))
-        workdir.keep_records(first)
+        if workdir.keep_records(first) < first:
+            watcher.message(
+                f"{workdir.path}/metrics.jsonl is damaged: it lacks epochs, which curves and times then lack too"
+            )
         if first:
             watcher.message(f"going on after {first} of {settings.epochs} epochs")
         _was_finished(False)
@@ -274,6 +280,21 @@ def judge(
     reports: bool = False,
 ) -> RunResult:
     """Writes predictions and summary of a finished training, and, where it draws and reports, pictures and the page."""
+    with workdir.judging():
+        return _judge(workdir, setup, fitted, seconds, watcher, command, began, draws, reports)
+
+
+def _judge(
+    workdir: Workdir,
+    setup: Setup,
+    fitted: Fit,
+    seconds: dict[str, float],
+    watcher: Watcher,
+    command: str,
+    began: float,
+    draws: bool,
+    reports: bool,
+) -> RunResult:
     assert fitted.values is not None
     crystals, split, scaler = setup.crystals, setup.split, setup.scaler
     judge_began = time.monotonic()

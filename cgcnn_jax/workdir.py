@@ -11,6 +11,7 @@ predictions.csv   the test split, val if there is none, or else train: id, targe
 summary.json      metrics, timings, hardware, versions
 *.png             pictures
 report.html       all of that on a page, docs/report.md
+.judging          there while the last five are written; what a kill left of them is then made again
 """
 
 import contextlib
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_JUDGING = ".judging"
+_WRITTEN = ("config.json", "split.json", "predictions.csv", "summary.json")
+
+
 class Workdir:
     """The folder of one run. Every file is written whole or not at all."""
 
@@ -52,7 +57,11 @@ class Workdir:
             raise ValueError(f"--workdir={self.path} is a file; name a folder")
         if not (file.exists() and self.has_checkpoints):
             return
-        fields = configs.differences(configs.upgraded(self.read_json("config.json")), config)
+        self.check_stored(self.read_json("config.json"), config)
+
+    def check_stored(self, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        """Whether a run stored with one configuration may go on with another; see `check`."""
+        fields = configs.differences(configs.upgraded(stored), config)
         if fields:
             listed = "\n".join(f"  {field}" for field in fields)
             raise ValueError(
@@ -88,8 +97,16 @@ class Workdir:
 
     @property
     def is_finished(self) -> bool:
-        """Whether a run was trained to its end and judged here."""
-        return (self.path / "summary.json").exists()
+        """Whether a run was trained to its end and judged here, and what that wrote is still there."""
+        is_written = all((self.path / name).exists() for name in _WRITTEN)
+        return is_written and not (self.path / _JUDGING).exists()
+
+    @contextlib.contextmanager
+    def judging(self) -> Iterator[None]:
+        """While what tells of a finished training is written; a process that does not come to the end leaves a mark."""
+        (self.path / _JUDGING).touch()
+        yield
+        (self.path / _JUDGING).unlink(missing_ok=True)
 
     def summary(self) -> dict[str, Any]:
         """What summary.json holds."""
@@ -133,10 +150,16 @@ class Workdir:
                 break
         return found
 
-    def keep_records(self, n_epoch: int) -> None:
-        """Drops the records of epochs that a resumed run takes again."""
+    def last_step(self) -> int:
+        """Steps at the end of the last recorded epoch, 0 if there is none."""
+        records = self.records()
+        return records[-1]["step"] if records else 0
+
+    def keep_records(self, n_epoch: int) -> int:
+        """Drops the records of epochs that a resumed run takes again, and counts the others."""
         kept = [record for record in self.records() if record["epoch"] < n_epoch]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in kept))
+        return len(kept)
 
     def append_record(self, record: Mapping[str, Any]) -> None:
         with (self.path / "metrics.jsonl").open("a") as file:

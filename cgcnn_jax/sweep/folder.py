@@ -43,7 +43,7 @@ class SweepFolder:
         new = {"config": dict(config), **json.loads(json.dumps(plan))}
         file = self.path / "sweep.json"
         if file.exists():
-            old = json.loads(file.read_text())
+            old = _read(file)
             reasons = configs.differences(configs.upgraded(old["config"]), config)
             reasons += _plan_differences(old, new)
             if reasons:
@@ -72,7 +72,7 @@ class SweepFolder:
         for file in sorted((self.path / "populations").glob("*/population.json")):
             # Another process may remove it at this moment.
             with contextlib.suppress(FileNotFoundError):
-                found[int(file.parent.name)] = json.loads(file.read_text())["trials"]
+                found[int(file.parent.name)] = _read(file)["trials"]
         return found
 
     def open_population(self, numbers: Sequence[int]) -> Path:
@@ -95,14 +95,20 @@ class SweepFolder:
 
     def ended(self) -> list[dict[str, Any]]:
         """What is known of each ended trial, by number."""
-        return [json.loads(file.read_text()) for file in sorted((self.path / "trials").glob("*/trial.json"))]
+        return [_read(file) for file in sorted((self.path / "trials").glob("*/trial.json"))]
 
     def end_finished(self, number: int, overrides: Overrides) -> dict[str, Any]:
         """Notes the errors of a trial whose work directory is finished."""
         place = self.trial(number)
         summary = place.summary()
         records = place.records()
-        best = next(record for record in records if record["epoch"] == summary["best_epoch"])
+        best = next((record for record in records if record["epoch"] == summary["best_epoch"]), None)
+        if best is None:
+            raise ValueError(
+                f"{place.path / 'metrics.jsonl'}: damaged, it lacks epoch {summary['best_epoch']}. Remove {place.path}"
+                + "".join(f" and {self.population(first)}" for first, of in self.populations().items() if number in of)
+                + ", and the same command trains again what was in them; all other trials are good"
+            )
         return self._end(
             number,
             overrides,
@@ -191,6 +197,10 @@ _FAR_OFF = 5.0  # times the median error, above which a trial's place in the pic
 _LONG = 6  # characters of a tick's label, of which five find no room side by side
 # What every trial has; the errors stand between the overrides and the last of them.
 _KEYS = ("trial", "overrides", "best_epoch", "epochs", "status", "diverged_at", "seconds")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return Workdir(file.parent).read_json(file.name)
 
 
 def _errors(metrics: Mapping[str, Any]) -> dict[str, float]:
