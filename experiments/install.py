@@ -32,7 +32,8 @@ def install(chosen: DataSet, folder: Path, say: Callable[[str], None] = print) -
         n_record = _check_all(chosen, place, staging, say)
         for path in _staged(chosen, staging):
             os.replace(path, place / path.name)
-        shutil.rmtree(staging)
+        # It may be gone: of two processes, the one that waited for no lock finds all done by the other.
+        shutil.rmtree(staging, ignore_errors=True)
     return n_record
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.sources.jsonl import line_of
 from cgcnn_jax.data.sources.materials_project import find_ids, read_materials_project
-from cgcnn_jax.files import write_bytes, write_text
+from cgcnn_jax.files import locked, write_bytes, write_text
 from cgcnn_jax.workdir import as_csv
 
 
@@ -68,10 +68,26 @@ def fetch(
       on_progress: Called with the number of materials done, and of all.
 
     Raises:
-      ValueError: If OUTPUT.parts belongs to another query, or the query finds nothing.
+      ValueError: If OUTPUT.parts belongs to another query or another process is at it, or the query finds nothing.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
     parts = output.with_name(f"{output.name}.parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    with locked(parts / ".lock", f"another process is writing {output}; wait for it"):
+        done = _fetch(client, output, parts, fields, ids, chemsys, batch, on_progress)
+        shutil.rmtree(parts)
+    return done
+
+
+def _fetch(
+    client: Any,
+    output: Path,
+    parts: Path,
+    fields: Sequence[str],
+    ids: Sequence[str] | None,
+    chemsys: Sequence[str],
+    batch: int,
+    on_progress: Callable[[int, int], None],
+) -> Done:
     query = {"fields": list(fields), "ids": list(ids) if ids is not None else None, "chemsys": list(chemsys)}
     begun = parts / "query.json"
     if begun.exists():
@@ -79,11 +95,13 @@ def fetch(
         if stored["query"] != query:
             raise ValueError(f"{parts} holds a part of another query; choose another --output, or remove it")
     else:
+        # Without their query, as a kill leaves them that came while they were removed, batches are of nobody knows what.
+        for part in parts.glob("*.json"):
+            part.unlink()
         found = list(dict.fromkeys(ids)) if ids is not None else find_ids(client, chemsys=list(chemsys))
         if not found:
             raise ValueError(f"the Materials Project has nothing in {', '.join(chemsys) or 'an empty list of ids'}")
         stored = {"query": query, "found": found, "batch": batch}
-        parts.mkdir(exist_ok=True)
         write_text(begun, json.dumps(stored))
 
     found, size = stored["found"], stored["batch"]
@@ -106,5 +124,4 @@ def fetch(
     if rejected:
         write_text(reasons, as_csv(("id", "reason"), rejected))
     write_bytes(output, gzip.compress("".join(lines).encode(), mtime=0))
-    shutil.rmtree(parts)
     return Done(len(lines), len(rejected), reasons if rejected else None)

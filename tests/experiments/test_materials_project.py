@@ -11,6 +11,7 @@ from pymatgen.core import Lattice, Structure
 
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.sources import read_jsonl
+from cgcnn_jax.files import locked
 from experiments import materials_project
 
 
@@ -81,6 +82,27 @@ def test_a_stopped_query_goes_on_with_the_batches_that_are_missing(tmp_path: Pat
     assert [one["material_ids"] for one in again.asked] == [["mp-3", "mp-7"], ["mp-12", "mp-101"]]
     assert (done.crystals, done.rejected, seen) == (5, 1, [(2, 6), (4, 6), (6, 6)])
     assert not (tmp_path / "nacl.jsonl.gz.parts").exists()
+
+
+def test_batches_of_a_query_that_is_gone_are_not_taken_for_those_of_another(tmp_path: Path) -> None:
+    client, output = Client(), tmp_path / "nacl.jsonl.gz"
+    client.breaks_at = 2
+    with pytest.raises(ConnectionError):
+        materials_project.fetch(client, output, FIELDS, ids=["mp-1", "mp-2", "mp-3"], batch=2)
+    # A kill in the midst of removing the finished parts leaves some of them, in any order.
+    (tmp_path / "nacl.jsonl.gz.parts" / "query.json").unlink()
+    materials_project.fetch(Client(), output, FIELDS, ids=["mp-12", "mp-101"], batch=2)
+    assert [one.id for one in read_jsonl(output)] == ["mp-12", "mp-101"]
+
+
+def test_two_queries_do_not_write_one_file(tmp_path: Path) -> None:
+    output = tmp_path / "a.jsonl.gz"
+    (tmp_path / "a.jsonl.gz.parts").mkdir()
+    with (
+        locked(tmp_path / "a.jsonl.gz.parts" / ".lock", ""),
+        pytest.raises(ValueError, match=r"another process is writing .*a\.jsonl\.gz; wait for it"),
+    ):
+        materials_project.fetch(Client(), output, FIELDS, ids=["mp-1"])
 
 
 def test_ids_come_in_their_order_and_lost_ones_are_told(tmp_path: Path) -> None:
