@@ -57,6 +57,11 @@ def run(
         main(*rest[1:])
     except KeyboardInterrupt:
         _fail(*(("interrupted; the same command goes on", STOPPED) if goes_on else ("interrupted", 130)))
+    except MemoryError as error:
+        if TRACEBACK.value:
+            raise
+        way_out = "what was finished is kept, and the same command goes on; " if goes_on else ""
+        _fail(f"not enough memory ({error or 'a MemoryError'}); {way_out}fewer workers need less", 1)
     except (ValueError, OSError, RuntimeError) as error:
         if TRACEBACK.value or type(error).__module__.startswith("jax"):
             raise

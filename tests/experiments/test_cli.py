@@ -1,9 +1,11 @@
 import os
+import signal
 import subprocess
 import sys
 import termios
 import time
 
+import numpy as np
 import pytest
 
 from experiments import cli
@@ -37,6 +39,24 @@ def test_a_signal_before_training_ends_in_the_status_that_says_whether_to_go_on(
     assert done.returncode == status
     assert ("the same command goes on" in done.stderr) == goes_on
     assert "Traceback" not in done.stderr
+
+
+def test_no_memory_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def greedy() -> None:
+        np.zeros(2**62, np.int8)
+
+    monkeypatch.setattr(sys, "argv", ["train"])
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.run(greedy, goes_on=True)
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGUSR1), before, strict=True):
+            signal.signal(number, handler)
+    assert left.value.code == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: not enough memory (Unable to allocate 4.00 EiB")
+    assert told.endswith("what was finished is kept, and the same command goes on; fewer workers need less\n")
 
 
 def test_a_dask_scheduler_gives_an_executor_that_does_equal_tasks_twice() -> None:
