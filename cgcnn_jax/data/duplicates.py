@@ -63,7 +63,7 @@ class Fingerprints:
 
     Attributes:
       values: Å, for each element of each crystal: mean distances to the twelve neighbours, their spreads, and the
-        surroundings, f64[n_element in all, 48].
+        surroundings, f32[n_element in all, 48].
       n_element: Elements of each crystal, i64[n_graph].
       formula: Equal numbers where reduced formulas are equal, i64[n_graph].
     """
@@ -237,4 +237,4 @@ def _of_some(
     for _ in range(_ROUNDS):
         atoms = np.tanh(atoms @ own + all_of_them @ atoms @ others + near @ atoms @ nearer)
         columns.append(_SURROUNDINGS * mean(atoms))
-    return np.concatenate(columns, axis=1), np.bincount(element // 128), element % 128, n_atom
+    return np.concatenate(columns, axis=1).astype(np.float32), np.bincount(element // 128), element % 128, n_atom
