@@ -245,6 +245,26 @@ EQUATIONS = {
 }
 
 
+def gaussians(basis, distances):
+    grid = np.linspace(0, basis.cutoff, round(basis.cutoff / basis.spacing) + 1)
+    return np.exp(-(((distances[:, None] - grid) / basis.spacing) ** 2))
+
+
+def reciprocal_gaussians(basis, distances):
+    grid = np.linspace(1 / basis.cutoff, 1 / basis.shortest, basis.num_gaussians)
+    near = np.clip(distances, basis.shortest, basis.cutoff)
+    return np.exp(-(((1 / near[:, None] - grid) / (grid[1] - grid[0])) ** 2))
+
+
+def bins(basis, distances):
+    edges = np.linspace(basis.low, basis.high, basis.num_bins + 1)
+    place = np.searchsorted(edges, distances, side="right") - 1
+    return np.eye(basis.num_bins)[np.clip(place, 0, basis.num_bins - 1)]
+
+
+BOND_FEATURES = {GaussianBasis: gaussians, ReciprocalBasis: reciprocal_gaussians, BinnedBasis: bins}
+
+
 def crystal_means(graphs, rows):
     """(1/N) sum over the N atoms of each crystal."""
     owner = np.repeat(np.arange(len(graphs.n_node)), graphs.n_node)
@@ -261,15 +281,7 @@ def network(model, variables, graphs, training):
     """The whole network from the supplement, in float64."""
     params, stats = variables["params"], variables["batch_stats"]
     v = linear(params["embedding"], variables["constants"]["atom_table"])[graphs.species]
-    if isinstance(model.basis, ReciprocalBasis):
-        grid = np.linspace(1 / 8, 1 / 0.7, 128)
-        u = np.exp(-(((1 / np.clip(graphs.distances, 0.7, 8)[:, None] - grid) / (grid[1] - grid[0])) ** 2))
-    elif isinstance(model.basis, GaussianBasis):
-        grid = np.linspace(0, 8, 41)
-        u = np.exp(-(((graphs.distances[:, None].astype(np.float64) - grid) / 0.2) ** 2))
-    else:
-        edges = np.linspace(0.7, 5.2, 11)
-        u = np.eye(10)[np.clip(np.searchsorted(edges, graphs.distances, side="right") - 1, 0, 9)]
+    u = BOND_FEATURES[type(model.basis)](model.basis, graphs.distances.astype(np.float64))
     layers = [v]
     for t in range(model.num_convs):
         v = EQUATIONS[model.conv](params[f"conv_{t}"], stats.get(f"conv_{t}"), v, u, graphs, training)
