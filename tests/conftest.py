@@ -1,22 +1,43 @@
 """Shared fixtures: where the real data lie, and crystals with known answers."""
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from cgcnn_jax.data.crystal import Crystal
 
+ROOT = Path(__file__).parents[1]
+
+
+def _share_compiled_programs() -> None:
+    """One cache of compiled programs for this session: for pytest's own processes, and for those that tests start.
+
+    Before jax is imported, which reads this. The first process makes the folder and removes it; pytest-xdist's workers
+    inherit the environment.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    folder = tempfile.mkdtemp(prefix="compiled-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as experiments.compilation does
+
+
+_share_compiled_programs()
+import jax  # noqa: E402
+
 # Shapes that broadcast by accident are bugs.
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +47,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set CGCNN_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="module")
+def quick_compiling() -> Iterator[None]:
+    """For tests of loops around a network, which compile more than they compute; the numbers are tested elsewhere."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

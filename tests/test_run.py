@@ -22,6 +22,8 @@ from cgcnn_jax.run import run as run_and_report
 from cgcnn_jax.scaling import TargetScaler
 from configs import formation_energy
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 # Reports take seconds each.
 run = functools.partial(run_and_report, report=False)
 

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +16,7 @@ from cgcnn_jax.sweep.runner import SweepWatcher, make_trial, run_sweep
 from cgcnn_jax.sweep.space import with_overrides
 from tests.sweep.problem import config, load
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
 # The first three make one program and the last two another; the third diverges.
 TRIALS = [
     {"optimizer.learning_rate": 1e-2, "model.features": 4, "train.seed": 0},
@@ -25,14 +25,6 @@ TRIALS = [
     {"optimizer.learning_rate": 1e-2, "model.features": 3, "train.seed": 0},
     {"optimizer.learning_rate": 1e-3, "model.features": 3, "train.seed": 0},
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiling():
-    """These tests compile more than they compute."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 class StopAfter(SweepWatcher):

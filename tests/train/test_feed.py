@@ -7,6 +7,8 @@ import pytest
 from cgcnn_jax.train import feed
 from cgcnn_jax.train.feed import fits_device
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 
 @pytest.fixture
 def feeds(monkeypatch) -> list[str]:

@@ -17,6 +17,8 @@ from cgcnn_jax.train.optimizer import build_optimizer
 from cgcnn_jax.train.state import init_state
 from cgcnn_jax.train.step import compile_steps, predict_batch, take_batch, to_device
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
+
 
 def mae(problem, values, part) -> float:
     index = problem.split[part]

@@ -16,20 +16,13 @@ from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.loop import Diverged
 from cgcnn_jax.train.population import Member, fit_population
 
+pytestmark = pytest.mark.usefixtures("quick_compiling")
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 COMMON = {"settings": {"epochs": 6, "patience": 2, "average_decay": 0.5}, "optimizer": {"schedule": "cosine"}}
 # Seed, learning rate, l2, dropout. The second learns so fast that its patience ends; the third diverges.
 OWN = ((0, 1e-2, 1e-3, 0.2), (1, 0.3, 1e-4, 0.0), (2, 1e12, 1e-3, 0.5))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiling():
-    """These tests compile more than they compute."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def fit_members(problem, *, own=OWN, parallel="shard", folder=None, **callbacks):
