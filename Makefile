@@ -23,7 +23,7 @@ paper: $(READY)
 	$(BIN)/python -m experiments.paper --data=$(DATA) --size=$(SIZE) --workdir=$(PAPER) $(FLAGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -7,8 +7,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-# Small enough for seconds, large enough to learn something.
+# Small enough for seconds, large enough to learn something. A schedule that does not look at the number of epochs makes
+# one program of runs that differ in it, so that it is compiled once for all tests.
 SMALL = (
+    "--config.optimizer.schedule=constant",
     "--config.train.epochs=3",
     "--config.train.batch_size=16",
     "--config.model.features=8",

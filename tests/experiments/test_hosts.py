@@ -99,8 +99,8 @@ def kill_in_training(processes: list[subprocess.Popen[str]], number: int, workdi
 def test_a_lost_process_ends_the_other_and_one_process_goes_on(
     start: Start, run: Run, cif_folder: Path, tmp_path: Path
 ) -> None:
-    # The schedule does not look at the number of epochs, so that a short run is the beginning of a long one.
-    flags = (*directory_flags(cif_folder), *TINY, "--config.optimizer.schedule=constant")
+    # The schedule of TINY does not look at the number of epochs, so that a short run is the beginning of a long one.
+    flags = (*directory_flags(cif_folder), *TINY)
     two = (*flags, f"--workdir={tmp_path / 'two'}", "--config.train.epochs=150")
     stderr = kill_in_training(start(*two, "--config.train.save_seconds=0"), 1, tmp_path / "two")
     assert f"error: process 1 (on {socket.gethostname()}) was lost" in stderr
