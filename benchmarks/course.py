@@ -74,6 +74,8 @@ class Course:
 
     def end(self) -> None:
         """Leaves out what was seen once all was done: processes that end one by one."""
+        if not self.looks:
+            raise RuntimeError(f"{self.name} was over before it was looked at; take more {self.items}, or see its log")
         last = self.looks[-1].done
         working = [look for look in self.looks if look.done < last]
         self.looks = [*working, self.looks[len(working)]]
