@@ -109,7 +109,7 @@ def learning_curve(
         axes.plot(
             [best_epoch], [best], ls="", marker="o", ms=8, mfc="white", mec=VERMILLION, mew=1.8, label=label, zorder=5
         )
-    _scale(axes, np.concatenate([value for _, value in drawn.values()]))
+    log_if_wide(axes, np.concatenate([value for _, value in drawn.values()]))
     axes.set_ylabel(metric_label(metric, unit), fontsize=12)
     clean(axes)
     axes.legend(frameon=False, fontsize=10.5)
@@ -117,7 +117,7 @@ def learning_curve(
     if has_rate:
         lowest = figure.add_subplot(grid[1], sharex=axes)
         lowest.plot(rate_epochs, rate, color=GREEN, lw=1.2)
-        _scale(lowest, rate, subs=(1.0,))
+        log_if_wide(lowest, rate, subs=(1.0,))
         lowest.set_ylabel("learning\nrate", fontsize=10)
         clean(lowest)
         axes.tick_params(labelbottom=False)
@@ -347,10 +347,12 @@ def plain_unit(unit: str) -> str:
     return re.sub(r"^log10\((.*)\)$", r"log₁₀ \1", unit)
 
 
-def _scale(axes: Axes, values: np.ndarray, subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
+def log_if_wide(axes: Axes, values: np.ndarray, subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
     """A logarithmic y axis with plain numbers, if the values allow one and gain from it."""
     if values.min() > 0 and values.max() > 5 * values.min():
         axes.set_yscale("log")
+        # Over many decades there is no room for a label at 2 and 5, and matplotlib then leaves out all of them.
+        subs = subs if values.max() < 1e3 * values.min() else (1.0,)
         axes.yaxis.set_major_locator(LogLocator(subs=subs))
         axes.yaxis.set_major_formatter(plain_numbers())
         axes.yaxis.set_minor_formatter(NullFormatter())

@@ -7,13 +7,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from cgcnn_jax.report.figures import BLUE, VERMILLION, clean, new_figure, plain_numbers, plain_unit
+from cgcnn_jax.report.figures import BLUE, VERMILLION, clean, log_if_wide, new_figure, plain_unit
 
 FEW = 8
 """Different values up to which a hyperparameter gets a box for each; of more numbers, and of fractions that hardly repeat,
 there is a point for each trial."""
+_FAR_OFF = 5.0  # times the median error, above which a trial's place in the picture is the edge
+_LONG = 6  # characters of a tick's label, of which five find no room side by side
 
 
 def varied(trials: pd.DataFrame) -> list[str]:
@@ -27,8 +29,9 @@ def hyperparameter_effects(
     """The validation error of every trial against each hyperparameter, a panel each.
 
     All trials are in every panel, so its spread holds what the other hyperparameters do; the line joins the lowest error
-    of each value, which is what a choice of that value can reach. Trials without a number (stopped, diverged) are left
-    out and counted above the panels.
+    of each value, which is what a choice of that value can reach. Trials without a number (stopped, diverged), and those
+    whose "status" is another than finished, are left out and counted above the panels; errors of more than five times the
+    median are drawn at that edge, and counted too.
 
     Args:
       trials: A row a trial, a column for every overridden field (such as model.num_convs) and one for the metric.
@@ -48,9 +51,17 @@ def hyperparameter_effects(
             f"no hyperparameter varies: no column group.field with two values among {', '.join(map(str, trials))}"
         )
     errors = pd.to_numeric(trials[metric], errors="coerce").to_numpy(float)
+    if "status" in trials:
+        # A pruned trial's error is that of a run cut short, and would mislead.
+        errors = np.where(trials["status"] == "finished", errors, np.nan)
     is_known = np.isfinite(errors)
     if not is_known.any():
         raise ValueError(f"none of the {len(trials)} trials has a finite {metric}")
+
+    # Networks that never got off the ground may be wrong by any power of ten: they would leave no room for the rest.
+    limit = float(f"{_FAR_OFF * np.median(errors[is_known]):.1g}")
+    n_far = int((errors[is_known] > limit).sum()) if limit > 0 else 0
+    errors = np.minimum(errors, limit) if n_far else errors
 
     per_row = min(3, len(chosen))
     n_row = -(-len(chosen) // per_row)
@@ -65,20 +76,21 @@ def hyperparameter_effects(
     for axes in panels[len(chosen) :]:
         axes.set_visible(False)
     known = errors[is_known]
-    if known.min() > 0 and known.max() > 5 * known.min():
-        panels[0].set_yscale("log")
-        panels[0].yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        panels[0].yaxis.set_major_formatter(plain_numbers())
-        panels[0].yaxis.set_minor_formatter(NullFormatter())
+    log_if_wide(panels[0], known)
     label = "validation MAE" if metric == "val_mae" else metric.replace("_", " ")
     for axes in panels[::per_row]:
         axes.set_ylabel(f"{label} ({plain_unit(unit)})" if unit else label, fontsize=12)
     left_out = int((~is_known).sum())
     panels[0].set_title(
-        f"{len(known)} trials" + (f", {left_out} without an error left out" if left_out else ""),
+        f"{len(known)} trials"
+        + (f", {left_out} without an error left out" if left_out else "")
+        + (f"; {n_far} above {limit:g} drawn there" if n_far else ""),
         fontsize=12,
         loc="left",
     )
+    for axes in panels[: len(chosen)]:
+        if max((len(label.get_text()) for label in axes.get_xticklabels()), default=0) > _LONG:
+            axes.tick_params(axis="x", rotation=20)
     return figure
 
 

@@ -163,26 +163,10 @@ class SweepFolder:
         from cgcnn_jax.report import figures, trials
 
         table = pd.read_csv(self.path / "results.csv")
-        # A pruned trial's error is that of a run cut short: it stays in the table, and would mislead here.
-        finished = table["status"] == FINISHED
         metric, unit = ("val_mae", unit) if "val_mae" in table else ("val_error", "")
-        if not trials.varied(table) or not finished.any():
+        if not trials.varied(table) or not (table["status"] == FINISHED).any():
             return
-        errors = table[metric].where(finished)
-        # Networks that never got off the ground may be wrong by any power of ten: they would leave no room for the rest.
-        limit = float(f"{_FAR_OFF * errors.median():.1g}")
-        figure = trials.hyperparameter_effects(
-            table.assign(**{metric: errors.clip(upper=limit)}), unit=unit, metric=metric
-        )
-        n_far = int((errors > limit).sum())
-        if n_far:
-            first = figure.axes[0]
-            first.set_title(
-                f"{first.get_title(loc='left')}; {n_far} above {limit:g} drawn there", fontsize=12, loc="left"
-            )
-        for axes in figure.axes:
-            if max((len(label.get_text()) for label in axes.get_xticklabels()), default=0) > _LONG:
-                axes.tick_params(axis="x", rotation=20)
+        figure = trials.hyperparameter_effects(table, unit=unit, metric=metric)
         figures.save(figure, self.path / "hyperparameters.png")
 
     def _end(self, number: int, overrides: Overrides, *, status: str, **values: Any) -> dict[str, Any]:
@@ -193,8 +177,6 @@ class SweepFolder:
         return record
 
 
-_FAR_OFF = 5.0  # times the median error, above which a trial's place in the picture is the edge
-_LONG = 6  # characters of a tick's label, of which five find no room side by side
 # What every trial has; the errors stand between the overrides and the last of them.
 _KEYS = ("trial", "overrides", "best_epoch", "epochs", "status", "diverged_at", "seconds")
 

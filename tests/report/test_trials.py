@@ -58,6 +58,28 @@ def test_fractions_that_do_not_repeat_are_points_however_few() -> None:
     assert [label.get_text() for label in widths.get_xticklabels()] == ["8", "16", "32"]
 
 
+def test_trials_that_blew_up_or_were_cut_short_leave_room_for_the_others() -> None:
+    errors = [0.2, 0.3, 0.4, 0.5, 1e8, 0.01]
+    status = ["finished"] * 5 + ["pruned"]
+    trials = pd.DataFrame({"model.num_convs": [1, 1, 2, 2, 3, 3], "val_mae": errors, "status": status})
+    (axes,) = hyperparameter_effects(trials, unit="eV").axes
+    # Five times the median, 0.4 eV.
+    assert points(axes) == {0: [0.2, 0.3], 1: [0.4, 0.5], 2: [2.0]}
+    assert axes.get_title(loc="left") == "5 trials, 1 without an error left out; 1 above 2 drawn there"
+
+
+@pytest.mark.parametrize("top", [3.0, 3e2, 3e8])
+def test_a_logarithmic_axis_has_labels_over_any_number_of_decades(top: float) -> None:
+    # Half of the trials are large, so that none is far from the median.
+    trials = pd.DataFrame({"model.num_convs": [1, 1, 2, 2], "val_mae": [0.3, top, top, top]})
+    figure = hyperparameter_effects(trials, unit="eV")
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    low, high = axes.get_ylim()
+    shown = [label for label in axes.get_yticklabels() if label.get_text() and low <= label.get_position()[1] <= high]
+    assert axes.get_yscale() == "log" and len(shown) >= 2
+
+
 @pytest.mark.parametrize(
     ("trials", "columns", "message"),
     [
