@@ -1,6 +1,7 @@
 """Checkpoints by orbax: the state, and a JSON that says all that restoring it needs."""
 
 import json
+import shutil
 import textwrap
 import zlib
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._is_tidy = False
         # orbax takes absolute paths only.
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
@@ -45,6 +47,11 @@ class Checkpoints:
         step = int(np.max(state.step))
         if step in self._manager.all_steps():
             return
+        if not self._is_tidy:
+            # What killed saves left. Readers leave it alone: who saves may be at it.
+            for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
+            self._is_tidy = True
         on_host = jax.device_get(state)
         plain = json.loads(json.dumps(dict(about)))
         checksums = {"about": _text_checksum(plain), "state": _checksum(on_host), "weights": _checksum(on_host.best)}

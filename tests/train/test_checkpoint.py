@@ -1,7 +1,11 @@
 """Checkpoints that are damaged say so, and what they say to do helps."""
 
+import contextlib
+import itertools
 import json
+import os
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -127,6 +131,39 @@ def test_who_reads_while_another_trains_takes_the_checkpoint_that_is_there(saved
         writer.close()
         assert sorted(path.name for path in folder.iterdir()) == ["15", "20"]
         assert reader.about() == {"epochs": 20} and int(reader.restore(state).step) == 20
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next_save_alone(saved, state, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    shutil.copytree(saved / "10" / "state", folder / "15.orbax-checkpoint-tmp" / "state")
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.latest_step() == 10 and checkpoints.about() == {"epochs": 2}
+    assert (folder / "15.orbax-checkpoint-tmp").exists()
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(state.replace(step=np.array(15, np.int32)), {"epochs": 3})
+    assert sorted(path.name for path in folder.iterdir()) == ["10", "15"]
+
+
+@pytest.mark.parametrize("hours", [40, -40])
+@pytest.mark.parametrize("calls", [1, 30, 40])
+def test_a_clock_that_jumps_in_the_midst_of_a_save_costs_at_most_that_save(saved, state, tmp_path, hours, calls):
+    """orbax measures its patience of 20 minutes by the wall clock, and gives a save up."""
+    folder, real, asked = tmp_path / "checkpoints", time.time, itertools.count()
+    shutil.copytree(saved, folder)
+    later = state.replace(step=np.array(15, np.int32))
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(OSError):  # TimeoutError is one
+        patch.setattr(time, "time", lambda: real() + 3600 * hours * (next(asked) >= calls))
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save(later, {"epochs": 3})
+    # Nor do dates of files count: the latest checkpoint is that of the most steps.
+    os.utime(folder / "10", (0, 0))
+    with Checkpoints(folder) as checkpoints:
+        step = checkpoints.latest_step()
+        assert step in (10, 15) and int(checkpoints.restore(state).step) == step
+        checkpoints.save(later, {"epochs": 3})
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.about() == {"epochs": 3} and int(checkpoints.restore(state).step) == 15
 
 
 def test_of_the_only_checkpoint_nothing_can_go_on(saved, tmp_path):

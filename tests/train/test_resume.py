@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from cgcnn_jax.train import loop
 from cgcnn_jax.train.checkpoint import Checkpoints
 
 HERE = Path(__file__).parent
@@ -102,6 +104,21 @@ def test_a_finished_run_is_not_trained_again(make_problem, assert_same, tmp_path
     again = make_problem().run(tmp_path, on_epoch=records.append)
     assert records == [] and again.is_finished
     assert_same(jax.device_get(again.state), jax.device_get(finished.state))
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps_by_hours_changes_no_number(make_problem, assert_same, tmp_path, monkeypatch):
+    problem = make_problem(settings={"save_seconds": 60.0})
+    expected = problem.run()
+    chance, real = random.Random(0), time.time
+
+    def jumping() -> float:
+        return real() + 3600 * chance.uniform(-30, 30)
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=jumping, perf_counter=jumping))
+    assert not problem.run(tmp_path, should_stop=StopAt(3)).is_finished
+    finished = problem.run(tmp_path)
+    assert_same(jax.device_get(finished.state), jax.device_get(expected.state))
 
 
 def test_a_checkpoint_holds_what_is_said_about_it(make_problem, tmp_path):
