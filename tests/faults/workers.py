@@ -1,0 +1,55 @@
+"""Worker processes that are killed, as the kernel kills them when memory is out; the process that hired them is not."""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+from functools import partial
+from pathlib import Path
+
+from tests.faults.lives import Tally, differences, undisturbed
+from tests.faults.processes import Process
+from tests.faults.work import Work
+
+_TOLD = "RuntimeError: a process that builds graphs was killed"
+
+
+def strike(work: Work, scratch: Path, count: int, seed: int) -> Tally:
+    """Kills `count` workers at random moments; the work goes on without them, or says so and goes on when repeated."""
+    chance, tally = random.Random(seed), Tally()
+    expected, span = undisturbed(work, scratch)
+    while tally.count < count and len(tally.wrong) < 5:
+        folder = scratch / f"life{tally.lives}"
+        folder.mkdir()
+        tally.lives += 1
+        while True:
+            tally.starts += 1
+            process, killed = Process(partial(work.start, folder), scratch), 0
+            # Screening takes a structure to be deadly if it kills again and again, and what is killed here is none.
+            while not process.wait(chance.uniform(0, span)) and not killed:
+                killed += _kill_one(process.pid, chance)
+            end = process.end()
+            tally.stages["the same process went on" if not end.status else "told, and the next start went on"] += killed
+            if not end.status:
+                break
+            if not end.error.startswith(_TOLD):
+                tally.wrong.append(f"{folder}: {end.status} while {end.stage}: {end.error[-1500:]}")
+                break
+        wrong = differences(work, folder, scratch, expected)
+        if wrong:
+            tally.wrong.append(f"{folder}: {wrong}")
+        else:
+            shutil.rmtree(folder)
+    return tally
+
+
+def _kill_one(pid: int, chance: random.Random) -> int:
+    """Kills a child of a process; how many it found to kill."""
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        workers = [int(one) for one in children if b"resource_tracker" not in Path(f"/proc/{one}/cmdline").read_bytes()]
+        if workers:
+            os.kill(chance.choice(workers), signal.SIGKILL)
+            return 1
+    return 0
