@@ -77,6 +77,8 @@ def test_five_folds_a_record_and_a_table(run: Run, data: Path, tmp_path: Path) -
         assert (tmp_path / "table.md").read_text() == table
 
 
+# In the default suite test_train.py sends the signal to the same runs, and tests/benchmark stops a benchmark on its way.
+@pytest.mark.slow
 def test_a_signal_ends_in_the_status_that_says_go_on(data: Path, tmp_path: Path) -> None:
     flags = (
         *MATBENCH,

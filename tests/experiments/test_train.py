@@ -131,6 +131,9 @@ def test_another_configuration_in_the_folder_is_refused_with_the_fields(
     assert "Traceback" not in done.stderr
 
 
+# In the default suite tests/train/test_resume.py kills the same loop, and tests/test_run.py compares the files of a
+# stopped run with those of an undisturbed one.
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_bits_of_an_undisturbed_one(run: Run, cif_folder: Path, tmp_path: Path) -> None:
     flags = (*directory_flags(cif_folder), *TINY, "--config.train.epochs=60", "--config.train.save_seconds=0")
     flags = (*flags, "--config.model.dropout=0.2")
