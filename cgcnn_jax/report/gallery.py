@@ -13,6 +13,8 @@ h1, h2 { line-height: 1.2; }
 h2 { margin-top: 2.5rem; border-top: 1px solid #ddd; padding-top: 1rem; }
 figure { margin: 1rem 0; }
 img { max-width: min(100%, 45rem); display: block; }
+p, figcaption { overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 0.5rem 0; }
 th, td { border-bottom: 1px solid #ddd; padding: 0.25rem 0.8rem 0.25rem 0; text-align: left; vertical-align: top; }
 .missing { color: #8a4b00; }
@@ -91,7 +93,8 @@ def _html(title: str, about: Sequence[str], entries: Sequence[Entry]) -> str:
         parts += [f'<p><a href="{text(address)}">{text(name)}</a></p>' for name, address in entry.links]
         parts += [f'<p class="missing"><b>Not here:</b> {text(reason)}</p>' for reason in entry.missing]
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{text(title)}</title>\n'
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{text(title)}</title>\n'
         f"<style>{_STYLE}</style>\n</head>\n<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
     )
 
@@ -100,4 +103,5 @@ def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def line(tag: str, cells: Sequence[str]) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
-    return "\n".join(["<table>", line("th", header), *(line("td", row) for row in rows), "</table>"])
+    lines = [line("th", header), *(line("td", row) for row in rows)]
+    return "\n".join(['<div class="scroll"><table>', *lines, "</table></div>"])

@@ -170,7 +170,8 @@ def joint_histogram(
 
     figure = new_figure(6.6, 5.6)
     axes = figure.add_subplot()
-    norm = LogNorm(1, max(counts.max(), 2))
+    top = max(int(counts.max()), 2)
+    norm = LogNorm(1, top)
     cells = axes.pcolormesh(edges, edges, np.ma.masked_equal(counts.T, 0), norm=norm, cmap="viridis_r")
     axes.axline((limits[0], limits[0]), slope=1, color="0.2", lw=0.9, ls="--")
     axes.set(xlim=limits, ylim=limits, aspect="equal")
@@ -193,6 +194,8 @@ def joint_histogram(
         small.set_xticks([]) if small is beside else small.set_yticks([])
     above.set_title(f"{split} split", fontsize=12, loc="left")
     bar = figure.colorbar(cells, cax=axes.inset_axes((1.21, 0.0, 0.045, 1.0)), format=plain_numbers())
+    # The largest number too: of few crystals there is no second decade to read the colours from.
+    bar.set_ticks([*(10**k for k in range(6) if 2 * 10**k <= top), top])
     bar.set_label("crystals per cell", fontsize=11)
     bar.ax.minorticks_off()
     bar.outline.set_visible(False)

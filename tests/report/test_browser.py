@@ -15,7 +15,7 @@ pytest.importorskip("playwright", reason="the browser tests need playwright: pip
 
 from playwright import sync_api
 
-from cgcnn_jax.report import page
+from cgcnn_jax.report import gallery, page
 from tests.report.finished_runs import classes, regression, write_run
 from tests.report.test_page import HOSTILE
 
@@ -161,6 +161,18 @@ def test_plots_follow_the_colours_of_the_page(opened: Callable[..., Any], scheme
     # The middle of all that is drawn is background.
     level = np.median(image(tab.locator("figure").nth(1).screenshot()))
     assert (level < 0.2) if is_dark else (level > 0.9)
+
+
+def test_the_page_of_a_gallery_fits_a_phone(browser: Any, tmp_path: Path) -> None:
+    header = [f"e_form_{number}_eV_per_cell" for number in range(8)]
+    words = ["runs/formation_energy/gated_norm_8000_and_more_than_a_line_of_a_phone_holds"]
+    entry = gallery.Entry("table", "A table", caption=words, header=header, rows=[["0.04"] * 8])
+    gallery.write_pages(tmp_path, "Paper", [], [entry])
+    context = browser.new_context(offline=True, **PHONE)
+    tab = context.new_page()
+    tab.goto((tmp_path / "index.html").as_uri())
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    context.close()
 
 
 def image(png: bytes) -> np.ndarray:

@@ -81,7 +81,8 @@ def test_the_square_and_both_margins_hold_every_known_crystal() -> None:
     counts = axes.collections[0].get_array().reshape(10, 10)
     # Rows are predictions, columns calculated values: two right at 0, one at 1, one of 0 predicted 1.
     assert counts[0, 0] == 2 and counts[-1, -1] == 1 and counts[-1, 0] == 1 and counts.sum() == 4
-    above, beside, _ = axes.child_axes
+    above, beside, colours = axes.child_axes
+    assert colours.get_yticks().tolist() == [1, 2]
     assert [bar.get_height() for bar in above.patches] == [3, *[0] * 8, 1]
     assert [bar.get_width() for bar in beside.patches] == [2, *[0] * 8, 2]
     assert axes.get_xlim() == axes.get_ylim() and axes.get_aspect() == 1
