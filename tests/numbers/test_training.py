@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tests.numbers.cases import PADDED
 
 from cgcnn_jax.graph import Batch
 from cgcnn_jax.scaling import TargetScaler
@@ -20,6 +19,7 @@ from cgcnn_jax.train.optimizer import (
     build_optimizer,
     learning_rate_schedule,
 )
+from tests.numbers.cases import PADDED
 from tests.numbers.float64 import ULP, check, errors
 
 # Of one output and its label; unknown labels count nothing.
