@@ -66,19 +66,18 @@ class Course:
                 self.looks.append(_look(process.pid, time.monotonic() - began, count))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(every)
-        self.end()
+        self.trim()
 
     def save(self, folder: Path) -> None:
         """Keeps the looks in NAME.json."""
         write_text(folder / f"{self.name}.json", json.dumps([asdict(look) for look in self.looks]))
 
-    def end(self) -> None:
-        """Leaves out what was seen once all was done: processes that end one by one."""
+    def trim(self) -> None:
+        """Leaves out what was seen before the count first grew, and once it was at its end: processes that start and end."""
         if not self.looks:
             raise RuntimeError(f"{self.name} was over before it was looked at; take more {self.items}, or see its log")
-        last = self.looks[-1].done
-        working = [look for look in self.looks if look.done < last]
-        self.looks = [*working, self.looks[len(working)]]
+        counts = [look.done for look in self.looks]
+        self.looks = self.looks[counts.count(counts[0]) : counts.index(counts[-1]) + 1]
 
     def per_item(self, quantity: Quantity, start: float, stop: float) -> np.ndarray:
         """Memory of all processes (bytes) at the looks where a share of the items from start to stop was done."""

@@ -98,12 +98,14 @@ def test_memory_that_grows_and_a_rate_that_falls_are_seen() -> None:
     assert "items/s of CPU time: first three tenths; last | 500; 400 (0.80)" in course.table(leak.rows())
 
 
-def test_what_is_seen_while_processes_end_does_not_count() -> None:
+def test_what_is_seen_while_processes_start_and_end_does_not_count() -> None:
     found = a_course(lambda done: 300, lambda done: 500)
-    last = found.looks[-1]
-    found.looks += [Look(last.seconds + 1, last.cpu, last.done, (0, 0), (0, 0))] * 3
-    found.end()
-    assert found.looks[-1] is last and len(found.looks) == 101
+    first, last = found.looks[0], found.looks[-1]
+    before, after = Look(-1, 0, first.done, (0, 0), (0, 0)), Look(last.seconds + 1, last.cpu, last.done, (0, 0), (0, 0))
+    second = found.looks[1]
+    found.looks = [before, before, *found.looks, after, after]
+    found.trim()
+    assert (found.looks[0], found.looks[-1], len(found.looks)) == (second, last, 100)
 
 
 def test_synthetic_crystals_are_all_whole_and_their_label_is_the_density_of_electrons() -> None:
