@@ -1,5 +1,6 @@
 """run_sweep: tries a list of trials, many at a time, and goes on where it was stopped."""
 
+import contextlib
 import json
 import math
 import time
@@ -105,15 +106,18 @@ def _train_all(
 ) -> None:
     """Trains what no other process trains, until all is done or it is stopped."""
     for group in _groups(trials, folder.populations(), population):
-        with folder.lock_if_free(f"population_{group[0]:04d}") as is_mine:
+        with contextlib.ExitStack() as held:
+            if not held.enter_context(folder.lock_if_free(_lock_of(group[0]))):
+                continue
             # As it was begun, if it was: its checkpoints hold just these trials.
             begun = folder.populations().get(group[0])
             left = [number for number in begun or group if not folder.has_ended(number)]
-            if not is_mine:
-                continue
             if not left:
                 if begun:
                     folder.close_population(group[0])
+                continue
+            # Once it has begun, other processes know it by its first trial, which is another where the group's has ended.
+            if not begun and left[0] != group[0] and not held.enter_context(folder.lock_if_free(_lock_of(left[0]))):
                 continue
             if watcher.should_stop():
                 return
@@ -129,6 +133,11 @@ def _train_all(
             for nth, number in enumerate(left, start=1):
                 watcher.ended(folder.record(number), n_before + nth, len(trials))
             folder.write_table()
+
+
+def _lock_of(number: int) -> str:
+    """Name of the lock of the population whose first trial this is."""
+    return f"population_{number:04d}"
 
 
 def make_trial(config: ConfigDict, number: int, overrides: Overrides) -> Trial:

@@ -166,6 +166,25 @@ def test_what_another_process_trains_is_left_to_it(tmp_path):
         assert not run_sweep(config(), TRIALS[:3], tmp_path, data=refuse)
 
 
+def test_a_population_of_what_is_left_is_locked_under_its_own_first_trial_too(tmp_path):
+    folder, is_free = SweepFolder(tmp_path), []
+
+    class Look(SweepWatcher):
+        def epoch(self, record):
+            for number in (0, 1):
+                with folder.lock_if_free(f"population_{number:04d}") as free:
+                    is_free.append(free)
+
+        def should_stop(self):
+            return bool(is_free)
+
+    assert run_sweep(config(), TRIALS[:1], tmp_path, data=load)
+    # With two more trials, 0 is the first of their group, and has ended: what trains begins with 1.
+    assert not run_sweep(config(), TRIALS[:3], tmp_path, data=load, watcher=Look())
+    assert is_free == [False, False]
+    assert list(folder.populations()) == [1]
+
+
 def test_streamed_crystals_make_no_population():
     crystals = load(config(), configs.build_atom_table(config()))
     own = config()
