@@ -76,7 +76,8 @@ def train(seed: int) -> dict[str, np.ndarray]:
         init_variables(model, seed, table),
         data.graphs,
         data.targets,
-        split,
+        # Without val the last weights are kept: by then shuffles of train are remembered, which val would advise against.
+        split | {"val": np.array([], int)},
         TargetScaler.fit(data.targets[split["train"]], names, ("",) * len(names)),
         TrainSettings(epochs=60, batch_size=20, seed=seed),
         OptimizerSettings("adam", 1e-2, schedule="cosine"),
@@ -99,10 +100,9 @@ def deviations(correlation: np.ndarray, n: int) -> float:
 @pytest.mark.parametrize("seed", range(5))
 def test_shuffled_labels_are_not_predicted_but_for_crystals_that_train_has_too(seed):
     found = train(seed)
-    # Three deviations happen by chance once in a thousand; no label of test was used for anything.
+    # Three deviations happen by chance once in a thousand; no label of these was used for anything.
     assert deviations(found["clean"][1:], N_CLEAN) < 3.1
-    # The epoch was chosen by these crystals, which is worth about one deviation to them.
-    assert deviations(found["val"][1:], N_VAL) < 4.1
+    assert deviations(found["val"][1:], N_VAL) < 3.1
     # That nothing is found is not for lack of learning: labels as they are can be predicted,
     assert found["clean"][0] > 0.5
     # and the first line would fail where there is a leak.
