@@ -356,9 +356,11 @@ class PropertyStudy:
                 return False
             summary = result.summary
             metric = "roc_auc" if config.model.task == "classification" else "mae"
+            ((target, unit),) = summary["properties"].items()
             record |= {
                 "metric": metric,
-                **dict(zip(("target", "unit"), next(iter(summary["properties"].items())), strict=True)),
+                "target": target,
+                "unit": "" if metric == "roc_auc" else unit,  # an area has none
                 "test": summary["metrics"]["test"][metric],
                 "test_interval_95": summary["intervals_95"]["test"][metric],
                 "val": summary["metrics"]["val"][metric],
