@@ -55,6 +55,8 @@ def quick_compiling() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    # jax does not tell apart what was compiled with and without them, and another process would round in another way.
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

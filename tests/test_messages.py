@@ -146,6 +146,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "{folder}/id_prop.csv: 2 value columns without a header, but data.target names 1: ['gap']; name every column in data.columns, or give the table a first row of names",
     ),
     "id_prop.csv with a path": (table("../a,1\n"), "../a: stands in id_prop.csv but there is no ../a.cif in {folder}"),
+    "a row without an id": (table("id,x\n,2\n"), "row 2 of id_prop.csv has no id in its first cell: ',2'"),
     "a file that is not listed": (table("b,1\n"), "b: stands in id_prop.csv but there is no b.cif in {folder}"),
     "a folder that is not there": (
         lambda folder: first_reason(read("directory", Request(str(folder / "no")))),

@@ -17,6 +17,8 @@ SCRIPT = """
 import os, signal, sys
 from experiments import cli
 from experiments.watch import Terminal
+# As in a foreground job: what a shell starts in the background ignores Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 cli.run(lambda: os.kill(os.getpid(), signal.{signal}), goes_on={goes_on})
 """
 

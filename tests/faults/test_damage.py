@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
 
 from cgcnn_jax import config as configs
@@ -16,13 +15,7 @@ from cgcnn_jax.sweep.folder import SweepFolder
 from cgcnn_jax.workdir import Workdir
 from tests.sweep.problem import config, load
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiling():
-    """These tests compile more than they compute."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiling")
 
 
 class Told(Watcher):

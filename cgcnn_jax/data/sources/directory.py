@@ -44,9 +44,14 @@ def read_directory(path: str | Path, targets: Sequence[str] = ()) -> Iterator[Cr
             rows = [[cell.strip() for cell in row] for row in csv.reader(lines) if any(cell.strip() for cell in row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{table}: not a CSV table in UTF-8 ({error})") from error
+    n_row = len(rows)
     names = _column_names(table, rows, targets)
     unused = {file.stem: file for file in path.glob("*.cif")}
-    for row in rows:
+    # Counted with the header, which is no longer among them, and without empty lines.
+    for number, row in enumerate(rows, start=1 + n_row - len(rows)):
+        if not row[0]:
+            yield Rejected(f"row {number}", f"row {number} of {TABLE} has no id in its first cell: {','.join(row)!r}")
+            continue
         file = _file_of(path, row[0])
         if file is None:
             yield Rejected(row[0], f"{row[0]}: stands in {TABLE} but there is no {row[0]}.cif in {path}")
