@@ -103,8 +103,8 @@ def test_shuffled_labels_are_not_predicted_but_for_crystals_that_train_has_too(s
     # Three deviations happen by chance once in a thousand; no label of these was used for anything.
     assert deviations(found["clean"][1:], N_CLEAN) < 3.1
     assert deviations(found["val"][1:], N_VAL) < 3.1
-    # That nothing is found is not for lack of learning: labels as they are can be predicted,
-    assert found["clean"][0] > 0.5
+    # That nothing is found is not for lack of learning: labels as they are can be predicted, by the same measure,
+    assert deviations(found["clean"][:1], N_CLEAN) > 3.1
     # and the first line would fail where there is a leak.
     assert deviations(found["copied"][1:], N_COPIED) > 3.1
     assert found["noticed"] >= N_COPIED
