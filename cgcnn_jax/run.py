@@ -281,74 +281,63 @@ def judge(
 ) -> RunResult:
     """Writes predictions and summary of a finished training, and, where it draws and reports, pictures and the page."""
     with workdir.judging():
-        return _judge(workdir, setup, fitted, seconds, watcher, command, began, draws, reports)
-
-
-def _judge(
-    workdir: Workdir,
-    setup: Setup,
-    fitted: Fit,
-    seconds: dict[str, float],
-    watcher: Watcher,
-    command: str,
-    began: float,
-    draws: bool,
-    reports: bool,
-) -> RunResult:
-    assert fitted.values is not None
-    crystals, split, scaler = setup.crystals, setup.split, setup.scaler
-    judge_began = time.monotonic()
-    measured = {
-        name: evaluation.measure(scaler, crystals.targets[split[name]], fitted.values[split[name]]) for name in NAMES
-    }
-    judged = next(name for name in ("test", "val", "train") if len(split[name]))
-    targets, values = crystals.targets[split[judged]], fitted.values[split[judged]]
-    bounds = evaluation.measure_intervals(scaler, targets, values)
-    ids = [crystals.ids[i] for i in split[judged]]
-    columns: dict[str, Sequence[Any]] = {**evaluation.crystal_columns(crystals, split[judged])}
-    workdir.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values, columns))
-    records = workdir.records()
-    seconds = seconds | fitted.seconds | {"evaluation": time.monotonic() - judge_began}
-    total = time.monotonic() - began
-    seconds |= {"total": total, "rest": total - sum(seconds.values())}
-    workdir.write_json(
-        "summary.json",
-        {
-            "metrics": measured,
-            "intervals_95": {judged: bounds},
-            "properties": dict(zip(scaler.names, scaler.units, strict=True)),
-            "best_epoch": int(fitted.state.best_epoch),
-            "parameters": count_parameters(setup.variables),
-            "crystals": _counts(crystals, split),
-            "twins_in_train": {name: setup.twins.n_of(name) for name in NAMES[1:]},
-            # Of this session; epochs before a stop are in the sum of all.
-            "seconds": seconds,
-            "seconds_of_all_epochs": sum(record["seconds"] for record in records),
-            "train_crystals_per_second": fitted.crystals_per_second,
-            "inference_crystals_per_second": fitted.inference_crystals_per_second,
-            "padding": dict(zip(("nodes", "edges"), np.round(fitted.padding, 4).tolist(), strict=True)),
-            "command": command,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            **environment(),
-        },
-    )
-    # The numbers are safe by now: whatever drawing runs into, the run is finished.
-    drawn: dict[str, Any] = {}
-    try:
-        if draws:
-            drawn = evaluation.pictures(scaler, targets, values, judged)
-            drawn |= evaluation.learning_curves(scaler, records, int(fitted.state.best_epoch))
-            workdir.save_figures(drawn)
-    except Exception as error:
-        watcher.message(f"no pictures were drawn ({type(error).__name__}: {error}); all numbers are in {workdir.path}")
-        drawn = {}
-    has_report = False
-    if reports:
-        columns |= _nearest(workdir, crystals, split, judged, watcher)
+        assert fitted.values is not None
+        crystals, split, scaler = setup.crystals, setup.split, setup.scaler
+        judge_began = time.monotonic()
+        measured = {
+            name: evaluation.measure(scaler, crystals.targets[split[name]], fitted.values[split[name]])
+            for name in NAMES
+        }
+        judged = next(name for name in ("test", "val", "train") if len(split[name]))
+        targets, values = crystals.targets[split[judged]], fitted.values[split[judged]]
+        bounds = evaluation.measure_intervals(scaler, targets, values)
+        ids = [crystals.ids[i] for i in split[judged]]
+        columns: dict[str, Sequence[Any]] = {**evaluation.crystal_columns(crystals, split[judged])}
         workdir.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values, columns))
-        has_report = _report(workdir, watcher)
-    headline = evaluation.headline(scaler, measured[judged], bounds)
-    return RunResult(workdir, True, False, workdir.summary(), judged, tuple(headline), tuple(drawn), has_report)
+        records = workdir.records()
+        seconds = seconds | fitted.seconds | {"evaluation": time.monotonic() - judge_began}
+        total = time.monotonic() - began
+        seconds |= {"total": total, "rest": total - sum(seconds.values())}
+        workdir.write_json(
+            "summary.json",
+            {
+                "metrics": measured,
+                "intervals_95": {judged: bounds},
+                "properties": dict(zip(scaler.names, scaler.units, strict=True)),
+                "best_epoch": int(fitted.state.best_epoch),
+                "parameters": count_parameters(setup.variables),
+                "crystals": _counts(crystals, split),
+                "twins_in_train": {name: setup.twins.n_of(name) for name in NAMES[1:]},
+                # Of this session; epochs before a stop are in the sum of all.
+                "seconds": seconds,
+                "seconds_of_all_epochs": sum(record["seconds"] for record in records),
+                "train_crystals_per_second": fitted.crystals_per_second,
+                "inference_crystals_per_second": fitted.inference_crystals_per_second,
+                "padding": dict(zip(("nodes", "edges"), np.round(fitted.padding, 4).tolist(), strict=True)),
+                "command": command,
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                **environment(),
+            },
+        )
+        # The numbers are safe by now: whatever drawing runs into, the run is finished.
+        drawn: dict[str, Any] = {}
+        try:
+            if draws:
+                drawn = evaluation.pictures(scaler, targets, values, judged)
+                drawn |= evaluation.learning_curves(scaler, records, int(fitted.state.best_epoch))
+                workdir.save_figures(drawn)
+        except Exception as error:
+            watcher.message(
+                f"no pictures were drawn ({type(error).__name__}: {error}); all numbers are in {workdir.path}"
+            )
+            drawn = {}
+        has_report = False
+        if reports:
+            columns |= _nearest(workdir, crystals, split, judged, watcher)
+            workdir.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values, columns))
+            has_report = _report(workdir, watcher)
+        headline = evaluation.headline(scaler, measured[judged], bounds)
+        return RunResult(workdir, True, False, workdir.summary(), judged, tuple(headline), tuple(drawn), has_report)
 
 
 def _nearest(
