@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cgcnn_jax.files import write_bytes
+
 _stage = mmap.mmap(-1, 64)  # shared with all children
 PATIENCE = 300.0  # seconds for any piece of work here, on a busy machine
 
@@ -146,7 +148,7 @@ def _run(function: Callable[[], Any], answer: Path, log: Path) -> None:
             value, error, status = None, f"{type(failure).__name__}: {failure}\n{traceback.format_exc()}", 1
         sys.stdout.flush()
         if status in (0, 1) and (value is not None or error):
-            answer.write_bytes(pickle.dumps((value, error)))
+            write_bytes(answer, pickle.dumps((value, error)))
     except BaseException:
         traceback.print_exc()
     finally:
