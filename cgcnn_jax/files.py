@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_UNFINISHED = ".*.????????.tmp"  # what write_bytes calls a file until it is whole
 _LONGEST = 200  # bytes of a name; file systems take 255, and endings are to come
 
 
@@ -48,6 +49,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed writes left in a folder. No other process may write there meanwhile."""
+    for left in folder.glob(_UNFINISHED):
+        left.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes text as UTF-8; see write_bytes."""
     write_bytes(path, text.encode())
@@ -62,10 +69,15 @@ def write_figure(path: Path, figure: "Figure") -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, otherwise: str) -> Iterator[None]:
-    """Holds a lock file; raises ValueError with the message `otherwise` if another process does."""
+    """Holds the lock file of a folder in which no one else writes, and tidies up what killed writes left there.
+
+    Raises:
+      ValueError: With the message `otherwise`, if another process holds it.
+    """
     with lock_if_free(path) as is_held:
         if not is_held:
             raise ValueError(otherwise)
+        remove_unfinished(path.parent)
         yield
 
 

@@ -1,8 +1,10 @@
 """Files written whole or not at all, and names of files that texts of the data become."""
 
+import os
+
 import pytest
 
-from cgcnn_jax.files import file_name, write_text
+from cgcnn_jax.files import file_name, locked, write_text
 
 HOSTILE = [
     "../../x",
@@ -41,3 +43,18 @@ def test_usual_ids_are_their_own_names(text):
 
 def test_long_texts_that_begin_alike_keep_apart():
     assert file_name("x" * 300 + "a") != file_name("x" * 300 + "b")
+
+
+def test_a_killed_write_leaves_nothing_once_the_folder_is_held_again(tmp_path, monkeypatch):
+    write_text(tmp_path / "kept.json", "old")
+    monkeypatch.setattr("os.replace", lambda *paths: os._exit(9))  # at the last moment before the file is there
+    child = os.fork()
+    if not child:
+        write_text(tmp_path / "kept.json", "new")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len(list(tmp_path.iterdir())) == 2
+    for other in (".hidden", "mine.tmp", ".mine.tmp"):
+        (tmp_path / other).touch()
+    with locked(tmp_path / ".lock", "held"):
+        assert {path.name for path in tmp_path.iterdir()} == {".lock", "kept.json", ".hidden", "mine.tmp", ".mine.tmp"}
+    assert (tmp_path / "kept.json").read_text() == "old"

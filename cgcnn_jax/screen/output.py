@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from cgcnn_jax.files import locked, write_bytes, write_text
+from cgcnn_jax.files import locked, remove_unfinished, write_bytes, write_text
 from cgcnn_jax.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Output:
             raise ValueError(f"--output={self.path} is a file; name a folder")
         (self.path / "parts").mkdir(parents=True, exist_ok=True)
         with locked(self.path / ".lock", f"another process is screening in {self.path}; choose another --output"):
+            remove_unfinished(self.path / "parts")
             self._begin(manifest)
             yield
 

@@ -92,12 +92,13 @@ def _live(
     kill: Callable[[Process], Any],
 ) -> str:
     """Starts and kills until the work has ended; what is wrong with it, or nothing."""
-    for _ in range(_MOST_STARTS):
+    for start in range(_MOST_STARTS):
         tally.starts += 1
         before = _saves(folder)
         process = Process(partial(work.start, folder), scratch)
-        # A moment anywhere in an undisturbed life: later starts have less to do, so that the last ones are spared.
-        if not process.wait(chance.uniform(0, span)):
+        # A moment anywhere in an undisturbed life: later starts have less to do, so that the last ones are spared. Lives
+        # grow where the machine has become slower since.
+        if not process.wait(chance.uniform(0, span * (1 + start // 20))):
             kill(process)
         end = process.end()
         if end.status == -9:

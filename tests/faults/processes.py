@@ -4,6 +4,7 @@ The parent must have imported what the work needs and must not have computed wit
 """
 
 import ctypes
+import functools
 import mmap
 import os
 import pickle
@@ -49,6 +50,7 @@ def marking(owner: Any, name: str, stage: str) -> None:
     """Has a function of a module or class mark a stage while it runs. For good: in a process of its own."""
     original = getattr(owner, name)
 
+    @functools.wraps(original)  # its name is what workers find it by
     def marked(*arguments: Any, **keywords: Any) -> Any:
         before = _marked()
         mark(stage)
