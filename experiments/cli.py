@@ -18,6 +18,8 @@ from tqdm import tqdm
 from experiments import allocator, compilation
 
 _SECONDS_FOR_SCHEDULER = 15  # in which a scheduler that restarts is back
+# How a lack of memory is told by threads of Python and by XLA, the accelerator's included.
+_WANTS_MEMORY = ("can't start new thread", "RESOURCE_EXHAUSTED")
 STOPPED = 75  # exit status of a run that was stopped and can go on; EX_TEMPFAIL of sysexits.h
 
 ALLOCATOR = flags.DEFINE_enum("allocator", "tuned", ["tuned", "default"], "Memory settings (Linux CPU); default: none.")
@@ -57,15 +59,16 @@ def run(
         main(*rest[1:])
     except KeyboardInterrupt:
         _fail(*(("interrupted; the same command goes on", STOPPED) if goes_on else ("interrupted", 130)))
-    except MemoryError as error:
-        if TRACEBACK.value:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        message = str(error) or repr(error)
+        wants_memory = isinstance(error, MemoryError) or any(one in message for one in _WANTS_MEMORY)
+        if TRACEBACK.value or (type(error).__module__.startswith("jax") and not wants_memory):
             raise
-        way_out = "what was finished is kept, and the same command goes on; " if goes_on else ""
-        _fail(f"not enough memory ({error or 'a MemoryError'}); {way_out}fewer workers need less", 1)
-    except (ValueError, OSError, RuntimeError) as error:
-        if TRACEBACK.value or type(error).__module__.startswith("jax"):
-            raise
-        _fail(str(error) or repr(error), 1)
+        if wants_memory:
+            way_out = "what was finished is kept, and the same command goes on; " if goes_on else ""
+            cause = message.splitlines()[0]
+            message = f"not enough memory ({cause}); {way_out}fewer workers and smaller batches need less"
+        _fail(message, 1)
 
 
 def prepare() -> None:

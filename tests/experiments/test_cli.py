@@ -4,7 +4,10 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -43,22 +46,44 @@ def test_a_signal_before_training_ends_in_the_status_that_says_whether_to_go_on(
     assert "Traceback" not in done.stderr
 
 
-def test_no_memory_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def greedy() -> None:
-        np.zeros(2**62, np.int8)
+def greedy() -> None:
+    np.zeros(2**62, np.int8)
 
+
+def greedy_of_threads() -> None:
+    raise RuntimeError("can't start new thread")  # what Python raises; so many threads would hurt the other tests
+
+
+def greedy_of_the_device() -> None:
+    jax.jit(lambda: jnp.zeros((2**20, 2**22)) + 1)()
+
+
+@pytest.mark.parametrize(
+    ("work", "cause"),
+    [
+        (greedy, "Unable to allocate 4.00 EiB"),
+        (greedy_of_threads, "can't start new thread)"),
+        (greedy_of_the_device, "RESOURCE_EXHAUSTED: Out of memory allocating 17592186044416 bytes."),
+    ],
+    ids=["host", "threads", "device"],
+)
+def test_no_memory_is_told_in_a_line(
+    work: Callable[[], None], cause: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["train"])
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
     try:
         with pytest.raises(SystemExit) as left:
-            cli.run(greedy, goes_on=True)
+            cli.run(work, goes_on=True)
     finally:
         for number, handler in zip((signal.SIGTERM, signal.SIGUSR1), before, strict=True):
             signal.signal(number, handler)
     assert left.value.code == 1
     told = capsys.readouterr().err
-    assert told.startswith("error: not enough memory (Unable to allocate 4.00 EiB")
-    assert told.endswith("what was finished is kept, and the same command goes on; fewer workers need less\n")
+    assert told.startswith(f"error: not enough memory ({cause}")
+    kept = "what was finished is kept, and the same command goes on"
+    assert told.endswith(f"); {kept}; fewer workers and smaller batches need less\n")
+    assert told.count("\n") == 1
 
 
 def test_a_dask_scheduler_gives_an_executor_that_does_equal_tasks_twice() -> None:

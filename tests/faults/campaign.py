@@ -46,12 +46,17 @@ def _workers(kind: str, scratch: Path, count: int, seed: int) -> Tally:
     return workers.strike(work, scratch, count, seed)
 
 
+def _memory(kind: str, scratch: Path, count: int, seed: int) -> Tally:
+    return workers.starve(Screening(scratch, workers=2), scratch, count)
+
+
 FAULTS: dict[str, tuple[Callable[[str, Path, int, int], Tally], tuple[str, ...]]] = {
     "kills": (_kills, KINDS),
     "pairs": (_pairs, KINDS),
     "disk": (_disk, KINDS),
     "signals": (_signals, signals.COMMANDS),
     "workers": (_workers, ("graphs", "screening")),
+    "memory": (_memory, ("screening",)),
 }
 
 

@@ -29,7 +29,7 @@ def test_killed_work_ends_as_undisturbed_work(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["pairs", "signals", "workers"])
+@pytest.mark.parametrize("fault", ["pairs", "signals", "workers", "memory"])
 def test_disturbed_work_ends_as_undisturbed_work(fault):
     campaign(f"--fault={fault}", "--count=6", "--seed=4")
 

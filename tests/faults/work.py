@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import pickle
+import resource
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -247,11 +248,18 @@ class Sweep:
         }
 
 
+def _bound_memory(size: int) -> None:
+    """What a worker begins with: at most so many bytes of address space, if any."""
+    if size:
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
 class Screening:
     """experiments.screen: 120 structures in shards of 4, the best five, by a model of random weights."""
 
     def __init__(self, scratch: Path, *, workers: int = 0, format: str = "csv", count: int = 120) -> None:
         self._compiled, self._workers, self._format = scratch / "compiled", workers, format
+        self.memory = 0  # bytes of address space that each worker may have; 0 for all
         self._crystals: list[Crystal] = list(itertools.islice(read_demo(), count))
         self.model = scratch / "model"
         if not self.model.exists():
@@ -268,22 +276,21 @@ class Screening:
         marking(Output, "write", "writing a part")
         marking(Output, "write_summary", "summary")
         marking(Output, "write_best", "the best")
-        hire = (
-            (lambda: (ProcessPoolExecutor(self._workers, mp_context=get_context("spawn")), self._workers))
-            if self._workers
-            else None
-        )
         return screen(
             self._crystals,
             [self.model],
             folder / "screened",
-            hire=hire,
+            hire=self._hire if self._workers else None,
             shard_size=4,
             format=self._format,  # type: ignore[arg-type]
             top=Top(5),
             on_progress=lambda done: mark("predicting"),
             should_stop=should_stop,
         ).is_finished
+
+    def _hire(self) -> tuple[Executor, int]:
+        context, bound = get_context("spawn"), functools.partial(_bound_memory, self.memory)
+        return ProcessPoolExecutor(self._workers, mp_context=context, initializer=bound), self._workers
 
     def result(self, folder: Path) -> dict[str, Any]:
         place = folder / "screened"

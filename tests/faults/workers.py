@@ -1,4 +1,4 @@
-"""Worker processes that are killed, as the kernel kills them when memory is out; the process that hired them is not."""
+"""Worker processes that are killed or have no memory; the process that hired them is not, and has."""
 
 import contextlib
 import os
@@ -8,10 +8,20 @@ import signal
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from tests.faults.lives import Tally, differences, undisturbed
 from tests.faults.processes import Process
-from tests.faults.work import Work
+from tests.faults.work import Screening, Work
 
+_LEAST, _ENOUGH = 300 << 20, 3 << 30
+# What a lack of memory is called; experiments.cli tells all of them in a line.
+_SHORTAGES = {
+    "the workers die": "have they enough memory?",
+    "no more threads": "can't start new thread",
+    "Python has no memory": "MemoryError",
+    "XLA has no memory": "RESOURCE_EXHAUSTED",
+}
 _TOLD = "RuntimeError: a process that builds graphs was killed"
 
 
@@ -39,6 +49,32 @@ def strike(work: Work, scratch: Path, count: int, seed: int) -> Tally:
         wrong = differences(work, folder, scratch, expected)
         if wrong:
             tally.wrong.append(f"{folder}: {wrong}")
+        else:
+            shutil.rmtree(folder)
+    return tally
+
+
+def starve(work: Screening, scratch: Path, count: int) -> Tally:
+    """Gives the workers `count` sizes of memory, from next to none to enough; what was told each time, and the rest."""
+    tally = Tally()
+    expected, _ = undisturbed(work, scratch)
+    for size in np.linspace(_LEAST, _ENOUGH, count, dtype=int).tolist():
+        folder = scratch / f"life{tally.lives}"
+        folder.mkdir()
+        tally.lives += 1
+        tally.starts += 2
+        work.memory = size
+        end = Process(partial(work.start, folder), scratch).end()
+        work.memory = 0
+        told = next((stage for stage, words in _SHORTAGES.items() if words in end.error), "")
+        if not end.status or told:
+            tally.stages[told or "enough"] += 1
+        else:
+            tally.wrong.append(f"{folder}, with {size} bytes: {end.status} {end.error[-1500:]}")
+        last = Process(partial(work.start, folder), scratch).end()
+        wrong = last.error[-1500:] or differences(work, folder, scratch, expected)
+        if wrong:
+            tally.wrong.append(f"{folder}, with {size} bytes: {wrong}")
         else:
             shutil.rmtree(folder)
     return tally
