@@ -34,9 +34,9 @@ PLAN = flags.DEFINE_bool("plan", False, "Only print the runs that are missing an
 
 
 OF_PEROVSKITES, OF_TRIALS = {"figure_3b", "figure_3cd", "figure_s6", "table_s5"}, {"figure_s3"}
-# Trials and epochs of the search, and minutes that it takes on two quiet cores.
-SEARCH = {"quick": (2, 1, 1), "small": (80, 10, 15), "full": (80, 50, 40)}
-PEROVSKITE_MINUTES = {"quick": 1, "small": 10, "full": 10}
+# Trials and epochs of the search, and minutes that it takes on one quiet core.
+SEARCH = {"quick": (2, 1, 1), "small": (80, 10, 2), "full": (80, 50, 8)}
+PEROVSKITE_MINUTES = {"quick": 1, "small": 2, "full": 2}
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def main() -> None:
         if not one.is_finished:
             say(f"{one.folder.name:40} about {one.minutes} minutes")
             minutes += one.minutes
-    say(f"{len(missing)} runs to do, about {minutes:.0f} minutes on two cores that have nothing else to do\n")
+    say(f"{len(missing)} runs to do, about {minutes:.0f} minutes on a core that has nothing else to do\n")
     if PLAN.value:
         return
     is_finished = all(one.is_finished or one.make(data, one.folder, command) for one in companions.values())
@@ -94,7 +94,7 @@ class Companion(NamedTuple):
     Attributes:
       folder: Where.
       is_finished: Whether it is.
-      minutes: That it takes on two cores that have nothing else to do.
+      minutes: That it takes on a core that has nothing else to do.
       make: Makes it, or goes on; whether it was finished.
     """
 

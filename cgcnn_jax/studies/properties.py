@@ -180,14 +180,14 @@ class Unavailable(ValueError):
     """The data at hand do not have what a property needs; the message says what."""
 
 
-# Atoms a second in training on two cores, and seconds to build graphs, compile, judge and draw; docs/paper.md.
-_RATES = {"sum": 300_000.0, "gated_norm": 150_000.0}
-_VALIDATING = 3.0  # times as fast as training
+# Atoms a second in training on one core of an AMD EPYC, and seconds to build graphs, compile, judge and draw; docs/paper.md.
+_RATES = {"sum": 800_000.0, "gated_norm": 120_000.0}
+_VALIDATING = 2.0  # times as fast as training
 _START = 12.0
 
 
 def estimate(job: Job) -> float:
-    """Seconds that a run is likely to take on two cores that have nothing else to do."""
+    """Seconds that a run is likely to take on a core that has nothing else to do."""
     crystals = job.epochs * (job.n_train + job.n_val / _VALIDATING)
     return _START + crystals * job.mean_atoms / _RATES[job.conv]
 
