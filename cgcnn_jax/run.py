@@ -443,7 +443,7 @@ def _about_twins(config: ConfigDict, crystals: Dataset, split: Split, twins: Twi
         else "This split is given; judge without them where that matters"
     )
     return (
-        f"{counts} crystals have a twin in train, alike within {duplicates.TOLERANCE} Å "
+        f"{counts} crystals have a twin in train, alike to the network within {duplicates.TOLERANCE} Å "
         f"({first}{', ...' if len(one) > 3 else ''}; {labels}).\n"
         f"The error on them is of memory. {remedy}. All are listed in duplicates.csv"
     )

@@ -275,7 +275,7 @@ def test_a_supercell_of_a_training_crystal_in_test_is_told_at_the_start_and_list
     run(config, tmp_path, data=crystals_and_copies, split=split, watcher=told)
     deviation = 0.5 / np.std(crystals_and_copies.targets)
     assert (
-        "1 of 2 test and 0 of 2 val crystals have a twin in train, alike within 0.01 Å "
+        "1 of 2 test and 0 of 2 val crystals have a twin in train, alike to the network within 0.01 Å "
         f"(two-3 = one-3; labels differ by {deviation:.2g} standard deviations on average).\n"
         "The error on them is of memory. To keep twins in one split: --config.split.by_structure=True. "
         "All are listed in duplicates.csv"
