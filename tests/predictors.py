@@ -1,5 +1,6 @@
 """Predictors with random weights, for tests of what is done with a trained network."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,11 +10,11 @@ from cgcnn_jax.data import elements
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import WholeShells
 from cgcnn_jax.graph import PadBudget
-from cgcnn_jax.nn.basis import GaussianBasis
-from cgcnn_jax.nn.model import CGCNN, init_variables
+from cgcnn_jax.nn.model import init_variables
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.state import Weights
+from tests.networks import RELEASED
 
 ENERGY = TargetScaler("regression", ("energy",), ("eV/atom",), (-1.5,), (0.7,))
 CLASSES = TargetScaler.for_classes(np.array([0.0, 1.0]), "is_metal", 2)
@@ -27,19 +28,18 @@ def make_predictor(
 ) -> Predictor:
     """A small network; its weights are those of the seed 0 with noise, so that no gate or site is like another."""
     table = elements.atom_features("released")
-    model = CGCNN(
+    model = dataclasses.replace(
+        RELEASED,
         n_output=scaler.n_output,
         table_shape=table.shape,
         features=6,
         conv=conv,
         num_convs=2,
-        basis=GaussianBasis(),
         pool=pool,
         activate_pooled=False,
         atom_layers=1 if pool == "site" else 0,
         crystal_layers=0 if pool == "site" else 1,
         crystal_features=5,
-        dropout=0.0,
     )
     variables = init_variables(model, 0, table)
     random = np.random.default_rng(1)

@@ -4,7 +4,8 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -58,15 +59,22 @@ def torment(
     chance, tally = random.Random(seed), Tally()
     expected, span = undisturbed(work, scratch)
     while tally.count < kills and len(tally.wrong) < 5:
-        folder = _folder(scratch, f"life{tally.lives}")
-        tally.lives += 1
-        wrong = _live(work, folder, scratch, chance, span, tally, kill) or differences(work, folder, scratch, expected)
-        if wrong:
-            tally.wrong.append(f"{folder}: {wrong}")
-        else:
-            shutil.rmtree(folder)
+        with life(work, scratch, tally, expected) as folder:
+            _live(work, folder, scratch, chance, span, tally, kill)
         on_life(tally)
     return tally
+
+
+@contextmanager
+def life(work: Work, scratch: Path, tally: Tally, expected: dict[str, Any]) -> Iterator[Path]:
+    """A folder for a life. Once that has ended, notes what is wrong with its result, and keeps the folder if anything is."""
+    folder, before = _folder(scratch, f"life{tally.lives}"), len(tally.wrong)
+    tally.lives += 1
+    yield folder
+    if len(tally.wrong) == before and (wrong := differences(work, folder, scratch, expected)):
+        tally.wrong.append(f"{folder}: {wrong}")
+    if len(tally.wrong) == before:
+        shutil.rmtree(folder)
 
 
 def undisturbed(work: Work, scratch: Path) -> tuple[dict[str, Any], float]:
@@ -90,8 +98,8 @@ def _live(
     span: float,
     tally: Tally,
     kill: Callable[[Process], Any],
-) -> str:
-    """Starts and kills until the work has ended; what is wrong with it, or nothing."""
+) -> None:
+    """Starts and kills until the work has ended, or something is wrong."""
     for start in range(_MOST_STARTS):
         tally.starts += 1
         before = _saves(folder)
@@ -105,10 +113,11 @@ def _live(
             half = ", a checkpoint half written" * bool(_saves(folder) - before)
             tally.stages[end.stage + half] += 1
         elif end.status:
-            return f"start {tally.starts} ended with {end.status} while {end.stage}: {end.error[-1500:]}"
+            tally.wrong.append(f"{folder}: {end.status} while {end.stage}: {end.error[-1500:]}")
+            return
         else:
-            return ""
-    return f"not finished after {_MOST_STARTS} starts"
+            return
+    tally.wrong.append(f"{folder}: not finished after {_MOST_STARTS} starts")
 
 
 def differences(work: Work, folder: Path, scratch: Path, expected: dict[str, Any]) -> str:

@@ -5,7 +5,6 @@ import itertools
 import json
 import random
 import runpy
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 from cgcnn_jax.data.sources import read_demo
 from cgcnn_jax.data.sources.jsonl import line_of
 from experiments import cli
-from tests.faults.lives import Tally, differences, undisturbed
+from tests.faults.lives import Tally, life, undisturbed
 from tests.faults.processes import Process, mark, marking
 from tests.faults.work import Screening, settle
 
@@ -103,32 +102,25 @@ def stop(work: Command, scratch: Path, count: int, seed: int) -> Tally:
     expected, span = undisturbed(work, scratch)
     numbers = itertools.cycle((signal.SIGTERM, signal.SIGUSR1))
     while tally.count < count and len(tally.wrong) < 5:
-        folder = scratch / f"life{tally.lives}"
-        folder.mkdir()
-        tally.lives += 1
-        for _ in range(60):
-            tally.starts += 1
-            process = Process(functools.partial(work.start, folder), scratch)
-            if process.wait(chance.uniform(0, span)):
-                end = process.end()
-            else:
-                number = next(numbers)
-                process.send(number)
-                end = process.end()
-                if end.status == -number and end.stage in ("starting", "before it listens"):
-                    tally.stages["ended at once, before it listened"] += 1
-                elif end.status == cli.STOPPED:
-                    tally.stages["left with status 75"] += 1
-                elif not end.status:
-                    tally.stages["finished first"] += 1
-            if end.status not in (0, cli.STOPPED) and end.stage == "at work":
-                tally.wrong.append(f"{folder}: {end.status} {end.error[-1500:]}")
-                break
-            if not end.status:
-                break
-        wrong = differences(work, folder, scratch, expected)
-        if wrong:
-            tally.wrong.append(f"{folder}: {wrong}")
-        else:
-            shutil.rmtree(folder)
+        with life(work, scratch, tally, expected) as folder:
+            for _ in range(60):
+                tally.starts += 1
+                process = Process(functools.partial(work.start, folder), scratch)
+                if process.wait(chance.uniform(0, span)):
+                    end = process.end()
+                else:
+                    number = next(numbers)
+                    process.send(number)
+                    end = process.end()
+                    if end.status == -number and end.stage in ("starting", "before it listens"):
+                        tally.stages["ended at once, before it listened"] += 1
+                    elif end.status == cli.STOPPED:
+                        tally.stages["left with status 75"] += 1
+                    elif not end.status:
+                        tally.stages["finished first"] += 1
+                if end.status not in (0, cli.STOPPED) and end.stage == "at work":
+                    tally.wrong.append(f"{folder}: {end.status} {end.error[-1500:]}")
+                    break
+                if not end.status:
+                    break
     return tally

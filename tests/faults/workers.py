@@ -3,14 +3,13 @@
 import contextlib
 import os
 import random
-import shutil
 import signal
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tests.faults.lives import Tally, differences, undisturbed
+from tests.faults.lives import Tally, life, undisturbed
 from tests.faults.processes import Process
 from tests.faults.work import Screening, Work
 
@@ -30,27 +29,21 @@ def strike(work: Work, scratch: Path, count: int, seed: int) -> Tally:
     chance, tally = random.Random(seed), Tally()
     expected, span = undisturbed(work, scratch)
     while tally.count < count and len(tally.wrong) < 5:
-        folder = scratch / f"life{tally.lives}"
-        folder.mkdir()
-        tally.lives += 1
-        while True:
-            tally.starts += 1
-            process, killed = Process(partial(work.start, folder), scratch), 0
-            # Screening takes a structure to be deadly if it kills again and again, and what is killed here is none.
-            while not process.wait(chance.uniform(0, span)) and not killed:
-                killed += _kill_one(process.pid, chance)
-            end = process.end()
-            tally.stages["the same process went on" if not end.status else "told, and the next start went on"] += killed
-            if not end.status:
-                break
-            if not end.error.startswith(_TOLD):
-                tally.wrong.append(f"{folder}: {end.status} while {end.stage}: {end.error[-1500:]}")
-                break
-        wrong = differences(work, folder, scratch, expected)
-        if wrong:
-            tally.wrong.append(f"{folder}: {wrong}")
-        else:
-            shutil.rmtree(folder)
+        with life(work, scratch, tally, expected) as folder:
+            while True:
+                tally.starts += 1
+                process, killed = Process(partial(work.start, folder), scratch), 0
+                # Screening takes a structure to be deadly if it kills again and again, and what is killed here is none.
+                while not process.wait(chance.uniform(0, span)) and not killed:
+                    killed += _kill_one(process.pid, chance)
+                end = process.end()
+                went_on = "the same process went on" if not end.status else "told, and the next start went on"
+                tally.stages[went_on] += killed
+                if not end.status:
+                    break
+                if not end.error.startswith(_TOLD):
+                    tally.wrong.append(f"{folder}: {end.status} while {end.stage}: {end.error[-1500:]}")
+                    break
     return tally
 
 
@@ -59,24 +52,16 @@ def starve(work: Screening, scratch: Path, count: int) -> Tally:
     tally = Tally()
     expected, _ = undisturbed(work, scratch)
     for size in np.linspace(_LEAST, _ENOUGH, count, dtype=int).tolist():
-        folder = scratch / f"life{tally.lives}"
-        folder.mkdir()
-        tally.lives += 1
-        tally.starts += 2
-        work.memory = size
-        end = Process(partial(work.start, folder), scratch).end()
-        work.memory = 0
-        told = next((stage for stage, words in _SHORTAGES.items() if words in end.error), "")
-        if not end.status or told:
+        with life(work, scratch, tally, expected) as folder:
+            ends = []
+            for work.memory in (size, 0):
+                tally.starts += 1
+                ends.append(Process(partial(work.start, folder), scratch).end())
+            starved, fed = ends
+            told = next((stage for stage, words in _SHORTAGES.items() if words in starved.error), "")
             tally.stages[told or "enough"] += 1
-        else:
-            tally.wrong.append(f"{folder}, with {size} bytes: {end.status} {end.error[-1500:]}")
-        last = Process(partial(work.start, folder), scratch).end()
-        wrong = last.error[-1500:] or differences(work, folder, scratch, expected)
-        if wrong:
-            tally.wrong.append(f"{folder}, with {size} bytes: {wrong}")
-        else:
-            shutil.rmtree(folder)
+            if (starved.status and not told) or fed.status:
+                tally.wrong.append(f"{folder}, with {size} bytes: {[end.error[-1500:] for end in ends]}")
     return tally
 
 

@@ -8,28 +8,15 @@ import pytest
 
 from cgcnn_jax.data import elements
 from cgcnn_jax.graph import CrystalGraphs
-from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis
+from cgcnn_jax.nn.basis import BinnedBasis
 from cgcnn_jax.nn.model import CGCNN, count_parameters, init_variables
+from tests.networks import RELEASED
 
-REFERENCE = CGCNN(
-    n_output=1,
-    table_shape=(104, 92),
-    features=64,
-    conv="gated_norm",
-    num_convs=4,
-    basis=GaussianBasis(),
-    pool="mean",
-    activate_pooled=True,
-    atom_layers=0,
-    crystal_layers=1,
-    crystal_features=32,
-    dropout=0.0,
-)
 PAPER = dataclasses.replace(
-    REFERENCE, table_shape=(104, 93), conv="gated", num_convs=3, basis=BinnedBasis(), activate_pooled=False
+    RELEASED, table_shape=(104, 93), conv="gated", num_convs=3, basis=BinnedBasis(), activate_pooled=False
 )
 
-BEST = dataclasses.replace(REFERENCE, conv="gated_update")
+BEST = dataclasses.replace(RELEASED, conv="gated_update")
 
 
 def variables_of(model: CGCNN, seed: int = 0):
@@ -54,7 +41,7 @@ def two_atoms() -> CrystalGraphs:
 def test_the_reference_preset_has_the_parameters_of_the_published_weights():
     # 92*64+64 + 4 * (169*128+128 + 2*128 + 2*64) + 64*32+32 + 32+1 with 169 = 2*64 + 41: the count of the .pth.tar.
     assert 92 * 64 + 64 + 4 * (169 * 128 + 128 + 256 + 128) + 64 * 32 + 32 + 33 == 96_641
-    assert count_parameters(variables_of(REFERENCE)) == 96_641
+    assert count_parameters(variables_of(RELEASED)) == 96_641
 
 
 def test_the_paper_preset_has_61505_parameters():
@@ -94,7 +81,7 @@ def test_presets_of_the_configuration_are_these_models():
     from cgcnn_jax.config import build_atom_table, build_model
     from configs.base import PRESETS, get_config
 
-    expected = {"reference": REFERENCE, "paper": PAPER, "best": BEST}
+    expected = {"reference": RELEASED, "paper": PAPER, "best": BEST}
     assert set(PRESETS) == set(expected)
     for preset, model in expected.items():
         config = get_config(preset)
@@ -103,7 +90,7 @@ def test_presets_of_the_configuration_are_these_models():
 
 def test_initial_weights_follow_torch():
     """Uniform in +-1/sqrt(fan_in): variance 1 / (3 fan_in), biases too."""
-    for path, kernel in jax.tree_util.tree_leaves_with_path(variables_of(REFERENCE)["params"]):
+    for path, kernel in jax.tree_util.tree_leaves_with_path(variables_of(RELEASED)["params"]):
         if "kernel" not in jax.tree_util.keystr(path):
             continue
         fan_in = kernel.shape[0]
@@ -113,12 +100,12 @@ def test_initial_weights_follow_torch():
             assert np.abs(kernel).max() > 0.99 * fan_in**-0.5
             np.testing.assert_allclose(np.var(kernel), 1 / (3 * fan_in), rtol=0.1)
             np.testing.assert_allclose(np.mean(kernel), 0, atol=5 * (3 * fan_in * kernel.size) ** -0.5)
-    bias = np.asarray(variables_of(REFERENCE)["params"]["conv_0"]["gate"]["bias"])
+    bias = np.asarray(variables_of(RELEASED)["params"]["conv_0"]["gate"]["bias"])
     assert 0.5 * 169**-0.5 < np.abs(bias).max() <= 169**-0.5
 
 
 def test_gate_and_core_start_differently():
-    conv = variables_of(REFERENCE)["params"]["conv_0"]
+    conv = variables_of(RELEASED)["params"]["conv_0"]
     assert np.abs(conv["gate"]["kernel"] - conv["core"]["kernel"]).mean() > 0.01
 
 

@@ -1,5 +1,7 @@
 """The supplement's worked example: a network of Eq. 4 that says +1 for NaCl and -1 for KCl."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import WholeShells
 from cgcnn_jax.graph import PadBudget, pad
 from cgcnn_jax.nn.basis import BinnedBasis
-from cgcnn_jax.nn.model import CGCNN
+from tests.networks import RELEASED
 
 LN2 = np.log(2.0)
 # The embedding is v = 1 for Cl and v = 0 for Na and K. The convolution takes x = ln 2 (sum_j v_j) + 6 ln 2 v_i - 6 ln 2:
@@ -63,19 +65,15 @@ def test_nacl_is_plus_one_and_kcl_minus_one(cell, use_quotient):
     np.testing.assert_array_equal(np.bincount(graphs.receivers, weights=graphs.edge_weight), coordination)
     table = np.zeros((20, 1), np.float32)
     table[17] = 1  # Cl
-    model = CGCNN(
-        n_output=1,
+    model = dataclasses.replace(
+        RELEASED,
         table_shape=table.shape,
         features=1,
         conv="sum",
         num_convs=1,
         basis=BinnedBasis(),
-        pool="mean",
         activate_pooled=False,
-        atom_layers=0,
         crystal_layers=0,
-        crystal_features=1,
-        dropout=0.0,
     )
 
     def linear(rows, bias):

@@ -1,5 +1,6 @@
 """Every convolution with every pool as a network with random weights and statistics, compiled once."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,9 +16,10 @@ from cgcnn_jax.data.neighbors import WholeShells
 from cgcnn_jax.graph import Batch, CrystalGraphs, PadBudget, concatenate, pad
 from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis, ReciprocalBasis
 from cgcnn_jax.nn.conv import CONVOLUTIONS
-from cgcnn_jax.nn.model import CGCNN, init_variables
+from cgcnn_jax.nn.model import init_variables
 from cgcnn_jax.nn.pool import POOLS
 from cgcnn_jax.train.losses import loss_sums
+from tests.networks import RELEASED
 
 BUDGET = PadBudget(n_node=96, n_edge=1024, n_graph=6)
 TARGETS = np.array([[0.3], [-1.2], [0.8], [2.0], [0.1], [7.0]], np.float32)
@@ -61,8 +63,8 @@ def randomised(variables, seed: int):
 def build(conv: str, pool: str, basis: str) -> Network:
     bins = basis == "bins"
     table = elements.atom_features("paper" if bins else "released")
-    model = CGCNN(
-        n_output=1,
+    model = dataclasses.replace(
+        RELEASED,
         table_shape=table.shape,
         features=4,
         conv=conv,
@@ -73,7 +75,6 @@ def build(conv: str, pool: str, basis: str) -> Network:
         atom_layers=0 if pool == "mean" else 1,
         crystal_layers=0 if pool == "site" else 1,
         crystal_features=5,
-        dropout=0.0,
     )
     variables = randomised(init_variables(model, 0, table), 1)
     outputs = jax.jit(lambda graphs: model.apply(variables, graphs))

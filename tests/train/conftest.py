@@ -21,6 +21,7 @@ from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.loop import Fit, TrainSettings, fit
 from cgcnn_jax.train.optimizer import OptimizerSettings
+from tests.networks import RELEASED
 
 
 @dataclass(frozen=True)
@@ -91,19 +92,8 @@ def build(**changes: Any) -> Problem:
     targets = np.array([[np.mean(pair)] for pair in pairs])
     order = np.random.default_rng(0).permutation(len(pairs))
     split = {"train": np.sort(order[:20]), "val": np.sort(order[20:26]), "test": np.sort(order[26:])}
-    model = CGCNN(
-        n_output=1,
-        table_shape=(7, 7),
-        features=6,
-        conv="gated_norm",
-        num_convs=1,
-        basis=GaussianBasis(cutoff=6.0, spacing=0.5),
-        pool="mean",
-        activate_pooled=True,
-        atom_layers=0,
-        crystal_layers=1,
-        crystal_features=5,
-        dropout=0.0,
+    model = replace(
+        RELEASED, table_shape=(7, 7), features=6, num_convs=1, basis=GaussianBasis(6.0, 0.5), crystal_features=5
     )
     problem = Problem(
         graphs=graphs,

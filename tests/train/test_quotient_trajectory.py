@@ -1,16 +1,18 @@
 """Training on quotient graphs takes the path of training on full graphs."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from cgcnn_jax.data import dataset, elements, splits
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.sources import read_demo
-from cgcnn_jax.nn.basis import GaussianBasis
-from cgcnn_jax.nn.model import CGCNN, init_variables
+from cgcnn_jax.nn.model import init_variables
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.loop import TrainSettings, fit
 from cgcnn_jax.train.optimizer import OptimizerSettings
+from tests.networks import RELEASED
 
 TARGET = "formation_energy_eV_per_atom"
 
@@ -40,19 +42,8 @@ def test_quotient_and_full_graphs_train_alike(conv: str, optimizer: OptimizerSet
         for crystal in crystals
     ]
     table = elements.atom_features("released")
-    model = CGCNN(
-        n_output=1,
-        table_shape=table.shape,
-        features=8,
-        conv=conv,
-        num_convs=2,
-        basis=GaussianBasis(),
-        pool="mean",
-        activate_pooled=True,
-        atom_layers=0,
-        crystal_layers=1,
-        crystal_features=8,
-        dropout=0.0,
+    model = dataclasses.replace(
+        RELEASED, table_shape=table.shape, features=8, conv=conv, num_convs=2, crystal_features=8
     )
     curves, nodes = [], []
     for use_quotient in (True, False):
