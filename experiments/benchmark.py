@@ -58,9 +58,12 @@ def main() -> None:
     for task, path in paths:
         config = CONFIG.value if CONFIG.value is not None else _own_config(config_name(task))
         record = run_task(config, task, path, folder / task.name, load=loading.load, watcher=watcher, command=command)
-        if record is None:
+        if record is None and watcher.should_stop():
             say(f"stopped; the same command goes on:\n  {command}")
             sys.exit(cli.STOPPED)
+        if record is None:
+            say(f"{task.name}: other processes have the folds that are left; the last of them writes the record")
+            continue
         say(f"\n{_headline(record)}\n")
         _write_table(folder, published)
 

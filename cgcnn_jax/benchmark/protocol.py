@@ -1,6 +1,7 @@
 """A task from its crystals to its record: every fold an ordinary run, so that a stopped benchmark goes on where it was.
 
 FOLDER/fold_0 ...    work directories as experiments.train makes them, with fold.json once the fold is finished and its speed measured
+FOLDER/fold_0.lock   held by the process that has the fold: several may share the folds of a task
 FOLDER/record.json   the task's record, once all folds are finished
 """
 
@@ -15,6 +16,7 @@ from cgcnn_jax.benchmark.record import fold_record, task_record
 from cgcnn_jax.benchmark.tasks import check_marks
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.tasks import Task
+from cgcnn_jax.files import lock_if_free
 from cgcnn_jax.run import Load, Watcher, load_dataset, run
 from cgcnn_jax.workdir import Workdir
 
@@ -29,7 +31,7 @@ def run_task(
     watcher: Watcher | None = None,
     command: str = "",
 ) -> dict[str, Any] | None:
-    """Runs the folds of a task that are not finished, and records all.
+    """Runs the folds of a task that are neither finished nor in the hands of another process, and records all.
 
     The test fold is looked at once, after training: scaling, weights and the choice of weights come from the others.
 
@@ -44,7 +46,8 @@ def run_task(
       command: What the user typed, for the record.
 
     Returns:
-      What record.json holds; None if the watcher stopped it, and the same call goes on.
+      What record.json holds. None if the watcher stopped it, and the same call goes on; or if other processes have the
+      folds that are left: the last one to finish writes the record.
 
     Raises:
       ValueError: If the configuration is wrong, or the folder holds folds of another configuration or of other data.
@@ -57,28 +60,34 @@ def run_task(
         place.check(configs.to_dict(settings))
         _check_finished(place, configs.to_dict(settings))
 
+    folder.mkdir(parents=True, exist_ok=True)
     crystals: Dataset | None = None
     atom_table = configs.build_atom_table(of_folds[0])
     for fold, (settings, place) in enumerate(zip(of_folds, places, strict=True)):
-        if _finished(place):
-            continue
-        if watcher.should_stop():
-            return None
-        if crystals is None:
-            crystals = load(settings, atom_table)
-            check_marks(task, crystals)
-            digest = crystals.digest(atom_table)
-            _check_digest(task, places, digest)
-        split = configs.build_split(settings, crystals)
-        watcher.message(f"{task.name}" + (f", fold {fold + 1} of {task.num_folds}" if task.num_folds > 1 else ""))
-        result = run(settings, place.path, data=crystals, split=split, watcher=watcher, command=command, report=False)
-        if not result.is_finished:
-            return None
-        place.write_json(
-            "fold.json",
-            fold_record(task, fold, place, crystals, split, command)
-            | {"data_digest": digest, "config": configs.to_dict(settings)},
-        )
+        with lock_if_free(folder / f"fold_{fold}.lock") as is_free:
+            if not is_free or _finished(place):
+                continue
+            if watcher.should_stop():
+                return None
+            if crystals is None:
+                crystals = load(settings, atom_table)
+                check_marks(task, crystals)
+                digest = crystals.digest(atom_table)
+                _check_digest(task, places, digest)
+            split = configs.build_split(settings, crystals)
+            watcher.message(f"{task.name}" + (f", fold {fold + 1} of {task.num_folds}" if task.num_folds > 1 else ""))
+            result = run(
+                settings, place.path, data=crystals, split=split, watcher=watcher, command=command, report=False
+            )
+            if not result.is_finished:
+                return None
+            place.write_json(
+                "fold.json",
+                fold_record(task, fold, place, crystals, split, command)
+                | {"data_digest": digest, "config": configs.to_dict(settings)},
+            )
+    if not all(map(_finished, places)):
+        return None
     record = task_record(task, [place.read_json("fold.json") for place in places])
     Workdir(folder).write_json("record.json", record)
     return record

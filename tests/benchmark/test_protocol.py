@@ -21,6 +21,7 @@ from cgcnn_jax.benchmark.tasks import SUITES
 from cgcnn_jax.data.sets import SETS, File
 from cgcnn_jax.data.sources import matbench, read_matbench
 from cgcnn_jax.data.sources.matbench import Task
+from cgcnn_jax.files import lock_if_free
 from cgcnn_jax.run import Watcher, run
 from configs import base
 
@@ -145,6 +146,25 @@ def test_a_stopped_benchmark_goes_on_to_the_record_of_an_undisturbed_one(
     first = (tmp_path / "fold_0" / "fold.json").read_bytes()
     assert run_task(config, TOY, crystals, tmp_path) is not None
     assert (tmp_path / "fold_0" / "fold.json").read_bytes() == first
+    assert without_times(read(tmp_path)) == without_times(read(whole))
+
+
+def test_processes_share_the_folds_and_the_last_one_writes_the_record(
+    config: ConfigDict, crystals: Path, whole: Path, tmp_path: Path
+) -> None:
+    with lock_if_free(tmp_path / "fold_1.lock") as is_mine:
+        assert is_mine
+        assert run_task(config, TOY, crystals, tmp_path) is None
+    assert [(tmp_path / f"fold_{k}" / "fold.json").exists() for k in range(3)] == [True, False, True]
+    assert not (tmp_path / "record.json").exists()
+
+    class Meets(Watcher):
+        """A process with fold 1 meets another one, which finds nothing to do."""
+
+        def epoch(self, record: Mapping[str, Any]) -> None:
+            assert run_task(config, TOY, crystals, tmp_path, load=lambda *arguments: pytest.fail("loaded")) is None
+
+    assert run_task(config, TOY, crystals, tmp_path, watcher=Meets()) is not None
     assert without_times(read(tmp_path)) == without_times(read(whole))
 
 
