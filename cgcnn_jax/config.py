@@ -85,6 +85,14 @@ def validate(config: ConfigDict) -> None:
     Raises:
       ValueError: Naming the field, the rule, the value and the choices.
     """
+    try:
+        _validate(config)
+    except (KeyError, AttributeError, TypeError) as error:
+        cause = str(error.args[0] if error.args else error).splitlines()[0].strip("'\"")
+        raise ValueError(f"config lacks a field, or one has a wrong type ({cause}); configs/base.py has all") from error
+
+
+def _validate(config: ConfigDict) -> None:
     for name, choices in _CHOICES.items():
         if _get(config, name) not in choices:
             listed = ", ".join(str(choice) or "''" for choice in choices)

@@ -140,14 +140,17 @@ class Workdir:
         return self.path / f"{file_name(name)}.png"
 
     def records(self) -> list[dict[str, Any]]:
-        """The epochs so far; a line cut short by a kill is left out."""
+        """The epochs so far, up to a line that is damaged or was cut short by a kill."""
         file = self.path / "metrics.jsonl"
         found = []
-        for line in file.read_text().splitlines() if file.exists() else []:
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []:
             try:
-                found.append(json.loads(line))
-            except json.JSONDecodeError:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if not isinstance(record, dict) or not all(type(record.get(key)) is int for key in ("epoch", "step")):
+                break
+            found.append(record)
         return found
 
     def last_step(self) -> int:

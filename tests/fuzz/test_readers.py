@@ -2,13 +2,10 @@
 
 import csv
 import gzip
-import io
 import json
 import pickle
 import random
-import zipfile
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -20,28 +17,13 @@ from cgcnn_jax import torchfile
 from cgcnn_jax.data import store
 from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected
 from cgcnn_jax.data.featurize import Featurizer
-from cgcnn_jax.data.sources import jarvis, jsonl, matbench, read_directory, read_files, read_input
+from cgcnn_jax.data.sources import jarvis, jsonl, read_directory, read_files, read_input
 from cgcnn_jax.data.sources.directory import TABLE
+from cgcnn_jax.workdir import Workdir
 from configs import base
-from tests.fuzz import mutations
+from tests.fuzz import documents, mutations
+from tests.fuzz.documents import DOCUMENTS, SALT, outcomes, small_checkpoint
 
-SALT = {
-    "id": "salt",
-    "lattice": (4.0 * np.eye(3)).tolist(),
-    "species": ["Cs", "Cl"],
-    "frac_coords": [[0, 0, 0], [0.5, 0.5, 0.5]],
-    "properties": {"gap": 5.0},
-    "split": "train",
-}
-DICT = {
-    "lattice": {"matrix": SALT["lattice"]},
-    "sites": [{"species": [{"element": "Cs", "occu": 1}], "abc": [0, 0, 0]}],
-}
-RECORD = {
-    "jid": "JVASP-1",
-    "atoms": {"lattice_mat": SALT["lattice"], "coords": [[0, 0, 0]], "elements": ["Cs"], "cartesian": True},
-    "gap": 1.0,
-}
 # Hypothesis looks for a small example in each failure; the folders and fixtures it shares are written anew each time.
 quick = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 anything = st.recursive(
@@ -54,82 +36,6 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=8,
 )
-
-
-def outcomes(read: Callable) -> list | None:
-    """What a reader yields, each a crystal or a reason; None where it ends in an error of a sentence."""
-    found = []
-    problem: Exception | None = None
-    try:
-        for entry in read():
-            if not isinstance(entry, Rejected):
-                try:
-                    entry.id.encode()
-                    entry.digest()
-                    entry = entry.read()
-                    assert np.isfinite(entry.frac_coords).all() and np.isfinite(entry.lattice).all()
-                except CrystalError as error:
-                    entry = Rejected(entry.id, str(error))
-            if isinstance(entry, Rejected):
-                assert len(entry.reason) > 5 and entry.reason.encode() and entry.id.encode()
-            found.append(entry)
-    except (ValueError, OSError) as error:
-        problem = error
-    if problem is not None:
-        # Errors of the libraries below, passed on, would not say which file it is.
-        assert len(str(problem)) > 10 and not isinstance(problem, UnicodeError | json.JSONDecodeError), repr(problem)
-        return None
-    return found
-
-
-def zipped(content: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.json", content)
-    return buffer.getvalue()
-
-
-def ase_file(suffix: str, folder: Path) -> bytes:
-    ase = pytest.importorskip("ase", reason="the extra ase is not installed")
-    path = folder / f"good{suffix}"
-    atoms = ase.Atoms("CsCl", scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], cell=[4, 4, 4], pbc=True)
-    if suffix == ".db":
-        from ase.db import connect
-
-        with connect(path) as database:
-            database.write(atoms, gap=1.0)
-    else:
-        atoms.write(path)
-    return path.read_bytes()
-
-
-def tabled(cif: str) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows([["material_id", "cif", "gap"], ["a", cif, 1.0], ["b", cif, 2.0]])
-    return text.getvalue().encode()
-
-
-LINES = (json.dumps(SALT) + "\n").encode() * 3
-DOCUMENTS: dict[str, tuple[str, Callable[[Path], bytes], Callable[[Path], object]]] = {
-    "JSON lines": ("a.jsonl", lambda _: LINES, read_input),
-    "JSON lines, gzipped": ("a.jsonl.gz", lambda _: gzip.compress(LINES, mtime=0), read_input),
-    "JARVIS": ("a.json.zip", lambda _: zipped(json.dumps([RECORD] * 3).encode()), jarvis.read_jarvis),
-    "JARVIS, plain": ("a.json", lambda _: json.dumps([RECORD] * 3).encode(), jarvis.read_jarvis),
-    "Matbench": (
-        "a.json",
-        lambda _: json.dumps({"index": [0, 1], "columns": ["structure", "y"], "data": [[DICT, 1.0]] * 2}).encode(),
-        lambda path: matbench.read_matbench(path, "matbench_fuzz"),
-    ),
-    "Matbench, lines": (
-        "a.jsonl",
-        lambda _: (json.dumps(SALT | {"meta": {"matbench": {"fuzz": ["a", 0]}}}) + "\n").encode() * 2,
-        lambda path: matbench.read_matbench(path, "matbench_fuzz"),
-    ),
-    "CDVAE": ("train.csv", lambda _: tabled(mutations.calcite()), read_input),
-    "extended xyz": ("a.extxyz", lambda folder: ase_file(".extxyz", folder), read_input),
-    "ASE database": ("a.db", lambda folder: ase_file(".db", folder), read_input),
-    "ASE trajectory": ("a.traj", lambda folder: ase_file(".traj", folder), read_input),
-}
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
@@ -152,10 +58,9 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 
 @pytest.fixture
-def fuzz_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = matbench.Task("matbench_fuzz", "y", "target", "eV", 2, num_folds=2, power=("power", "GPa"))
-    monkeypatch.setitem(matbench.TASKS, task.name, task)
-    monkeypatch.setattr(matbench, "official_folds", lambda task, labels=None: np.arange(2))
+def fuzz_task() -> Iterator[None]:
+    with documents.task():
+        yield
 
 
 @pytest.mark.parametrize("kind", DOCUMENTS)
@@ -290,12 +195,6 @@ def test_a_million_lines_are_refused_at_once(tmp_path):
         entry.read()
 
 
-def small_checkpoint(path: Path) -> bytes:
-    weights = {f"layer{i}.weight": np.arange(6, dtype=np.float32).reshape(2, 3) for i in range(3)}
-    torchfile.write(path, {"state_dict": weights, "epoch": 3})
-    return path.read_bytes()
-
-
 def test_a_damaged_torch_file_is_refused_or_read(tmp_path):
     path = tmp_path / "a.pth.tar"
     good, rng = small_checkpoint(path), random.Random(0)
@@ -404,6 +303,34 @@ def test_any_value_in_a_configuration_is_valid_or_an_error_that_names_a_field(na
         assert "config." in reason or "unknown" in reason
     else:
         assert configs.to_dict(configs.from_dict(configs.to_dict(config))) == configs.to_dict(config)
+
+
+@pytest.mark.parametrize(("field", "cause"), [("train.patience", "patience"), ("data.target", "target")])
+def test_a_configuration_that_lacks_a_field_is_refused(field, cause):
+    stored = configs.to_dict(base.get_config())
+    group, name = field.split(".")
+    del stored[group][name]
+    with pytest.raises(ValueError, match=rf"config lacks a field, or one has a wrong type \({cause}"):
+        configs.validate(configs.from_dict(stored))
+    stored[group][name] = {}
+    with pytest.raises(ValueError, match=r"config\.|config lacks a field, or one has a wrong type"):
+        configs.validate(configs.from_dict(stored))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"\xff" * 9, b"[1]\n", b'{"epoch": 1}\n', b'{"epoch": 1, "step": "20"}\n', b"[" * 100_000],
+    ids=["bytes", "list", "no step", "text", "brackets"],
+)
+def test_records_of_a_run_end_at_the_first_that_is_damaged(tmp_path, damage):
+    place = Workdir(tmp_path)
+    for epoch in range(2):
+        place.append_record({"epoch": epoch, "step": 10 * (epoch + 1), "train_loss": 1.0})
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(damage + b"\n")
+    place.append_record({"epoch": 3, "step": 40})
+    assert [record["epoch"] for record in place.records()] == [0, 1] and place.last_step() == 20
+    assert place.keep_records(1) == 1 and place.last_step() == 10
 
 
 @quick
