@@ -3,6 +3,9 @@
 import importlib.util
 import itertools
 import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,6 +51,15 @@ def test_thousands_of_bad_files_give_crystals_or_reasons(tmp_path, seed):
     print(campaign.as_text(table))
     assert not wrong, told(wrong)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 8 * 2**20  # kB
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed; pip install atheris")
+def test_inputs_that_reach_new_code_end_as_the_others():
+    command = [sys.executable, "-m", "tests.fuzz.guided", "--seconds=10", "--seed=2"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
+    print(done.stdout)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gemmi") is None, reason="gemmi is not installed")
