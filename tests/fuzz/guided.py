@@ -271,7 +271,7 @@ def watch(name: str, seconds: int, seed: int, kept: Path) -> Course:
     text = done.stdout + done.stderr
     covered = [int(number) for number in re.findall(r"cov: (\d+)", text)]
     tried = [int(number) for number in re.findall(r"^#(\d+)", text, re.MULTILINE)]
-    error = "" if not done.returncode else text[-3000:]
+    error = "" if not done.returncode else done.stderr[-500:] + done.stdout[-2500:]
     return Course(max(tried, default=0), min(covered, default=0), max(covered, default=0), error)
 
 

@@ -53,7 +53,8 @@ def read_structure(path: Path) -> "Structure":
     from pymatgen.io.cif import CifParser
 
     # Whoever reads it needs a minute and more for a million lines; of CIFs `stated` knows the sites.
-    n_line = path.read_bytes().count(b"\n") if path.is_file() else 0
+    content = path.read_bytes() if path.is_file() else b""
+    n_line = content.count(b"\n") + (not content.endswith(b"\n"))
     if n_line > _MOST_LINES:
         raise CrystalError(f"{path.name}: {n_line:,} lines; files of more than {_MOST_LINES:,} are not read")
     # As pymatgen tells them.
@@ -62,7 +63,10 @@ def read_structure(path: Path) -> "Structure":
     def read() -> Structure:
         if _is_document(path):
             return _read_document(path)
-        return stated.read(CifParser(path)) if is_cif else stated.count(path, Structure.from_file(path))
+        if is_cif:
+            return stated.read(CifParser(path))
+        stated.check_counts(path, n_line)
+        return stated.count(path, Structure.from_file(path))
 
     try:
         return parse(read, f"{path.name}: cannot be read")

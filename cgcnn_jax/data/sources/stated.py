@@ -6,6 +6,7 @@ a prediction that looks like any other. So the cell, the operations and the site
 and where the file gives its formula, the sites must make it.
 """
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -80,6 +81,23 @@ def count(path: Path, structure: "Structure") -> "Structure":
             f"{len(structure)} atoms, and the file says {found[1] if found else 'nothing'}; it is cut short"
         )
     return structure
+
+
+def check_counts(path: Path, n_line: int) -> None:
+    """Refuses a POSCAR of more atoms than lines, for pymatgen makes room for all of them before it looks for the first.
+
+    Raises:
+      ValueError: If it is one.
+    """
+    if not re.search("POSCAR|CONTCAR|CHGCAR|LOCPOT|ELFCAR|AECCAR|\\.vasp$|\\.poscar$", path.name, re.IGNORECASE):
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        # Counts follow title, scale and three vectors; since VASP 5 a line of symbols stands between.
+        lines = list(itertools.islice(file, 5, 7))
+    for line in lines:
+        n_atom = sum(_leading_integers(line))
+        if n_atom > n_line:
+            raise ValueError(f"it states {n_atom:,} atoms, and has {n_line:,} lines")
 
 
 def confirms(formula: str, units: str, species: Mapping[str, int]) -> bool:
@@ -217,6 +235,16 @@ def _counts(formula: str) -> Counter[str]:
 
 def _plain(symbol: str) -> str:
     return "H" if symbol in ("D", "T") else symbol
+
+
+def _leading_integers(line: str) -> list[int]:
+    found = []
+    for token in line.split():
+        try:
+            found.append(int(token))
+        except ValueError:
+            break
+    return found
 
 
 def _number(text: str) -> float | None:

@@ -7,6 +7,7 @@ import pytest
 from cgcnn_jax.data.crystal import Crystal, CrystalError, CrystalFile
 from cgcnn_jax.data.sources import cif, stated
 from cgcnn_jax.data.sources.cdvae import CrystalText
+from cgcnn_jax.data.sources.files import read_structure
 
 # Rock salt as the Crystallography Open Database has it, but in the subgroup Fmmm, whose operations fit a page.
 ROCK_SALT = """\
@@ -167,3 +168,14 @@ def test_sites_that_would_keep_pymatgen_for_minutes_are_refused(tmp_path):
     text = ROCK_SALT.replace(FORMULA, "").replace("5.64", "2000.0").replace(OPERATIONS, "").replace("F m m m", "P 1")
     with pytest.raises(CrystalError, match="would keep pymatgen for more than a minute"):
         read(text[: text.index("Na1 Na")] + rows, tmp_path)
+
+
+@pytest.mark.parametrize("counts", ["1 2000000000", "Na Cl\n1 99776000000000002", "Na Cl\n1 1_000"])
+def test_a_poscar_of_more_atoms_than_lines_takes_no_memory(tmp_path, counts):
+    path = tmp_path / "POSCAR"
+    cell = "salt\n1.0\n4 0 0\n0 4 0\n0 0 4\n"
+    path.write_text(f"{cell}{counts}\nDirect\n0 0 0\n0.5 0.5 0.5\n")
+    with pytest.raises(CrystalError, match=r"POSCAR: cannot be read \(it states [\d,]+ atoms, and has (10|9) lines\)"):
+        read_structure(path)
+    path.write_text(f"{cell}Na Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5")
+    assert len(read_structure(path)) == 2
