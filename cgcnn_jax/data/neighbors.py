@@ -11,6 +11,8 @@ import numpy as np
 from cgcnn_jax.data import elements
 from cgcnn_jax.data.crystal import MIN_DISTANCE, Crystal, CrystalError
 
+_FAR = 4.0  # cells; files that wrap nothing hold -1 to 2
+
 
 class Edges(NamedTuple):
     """Directed edges, sorted by receiver.
@@ -172,7 +174,7 @@ class VoronoiBonds:
         """Whether each edge of `site` (in the order of `edges`) crosses a face of its Voronoi cell."""
         from scipy.spatial import ConvexHull, Voronoi
 
-        center = crystal.frac_coords[site] @ crystal.lattice
+        center = _near(crystal)[site] @ crystal.lattice
         radius = self.cutoff
         while True:
             senders, points, distances = _points(crystal, center, radius)
@@ -225,11 +227,17 @@ def _match(senders: np.ndarray, distances: np.ndarray, faces: list[tuple[int, fl
     return found
 
 
+def _near(crystal: Crystal) -> np.ndarray:
+    """Fractional coordinates, those many cells away moved by whole cells: the search goes through all cells between."""
+    coords = crystal.frac_coords
+    return np.where(np.abs(coords) > _FAR, coords - np.floor(coords), coords)
+
+
 def _points(crystal: Crystal, center: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Atoms around a site, the site first: index, Cartesian position, distance."""
     from pymatgen.optimization.neighbors import find_points_in_spheres
 
-    coords = np.ascontiguousarray(crystal.frac_coords @ crystal.lattice)
+    coords = np.ascontiguousarray(_near(crystal) @ crystal.lattice)
     _, index, images, distances = find_points_in_spheres(
         coords,
         np.ascontiguousarray(center[None]),
@@ -247,7 +255,7 @@ def _within(crystal: Crystal, radius: float) -> Edges:
     from pymatgen.optimization.neighbors import find_points_in_spheres
 
     # Row by row as pymatgen does: one matrix product rounds otherwise, and in one of ten crystals ties fall otherwise.
-    coords = np.array([row @ crystal.lattice for row in crystal.frac_coords])
+    coords = np.array([row @ crystal.lattice for row in _near(crystal)])
     receivers, senders, _, distances = find_points_in_spheres(
         coords, coords, r=float(radius), pbc=np.ones(3, np.int64), lattice=crystal.lattice, tol=1e-8
     )

@@ -367,3 +367,14 @@ def test_an_isolated_atom_is_refused(rule, message):
 
 def test_a_wide_enough_cutoff_reaches_the_next_image():
     assert shells_of(WholeShells(12, cutoff=21.0).find(ARGON), 0) == [(20.0, 6)]
+
+
+@pytest.mark.parametrize("rule", [WholeShells(), NearestK(), Radius(5.0), VoronoiBonds()])
+def test_a_site_many_cells_away_has_the_neighbours_of_its_image_and_takes_no_longer(rule):
+    near = np.array([[0, 0, 0], [0.5, 0.5, 0.5]])
+    # pymatgen's search goes through all cells between two sites: with these, for hours.
+    far = near + [[0, 0, 0], [-3e4, 5e4, 123_456]]
+    one, other = (Crystal.from_arrays("a", 3.2 * np.eye(3), ["Na", "Cl"], coords) for coords in (near, far))
+    bonds = [sorted_bonds(crystal, rule.find(crystal)) for crystal in (one, other)]
+    assert len(bonds[0]) > 10
+    np.testing.assert_allclose(bonds[1], bonds[0], atol=1e-9)
