@@ -1,6 +1,7 @@
 """ASE: databases (.db, .json) and what ase.io reads frame by frame (.traj, .extxyz, .xyz and more)."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 _DATABASES = (".db", ".json")
+_XYZ = (".extxyz", ".xyz")
+_MOST_COLUMNS = 1000
 
 
 def read_ase(path: str | Path) -> Iterator[Crystal | Rejected]:
@@ -32,6 +35,8 @@ def read_ase(path: str | Path) -> Iterator[Crystal | Rejected]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'a folder, not a file' if path.exists() else 'no such file'}")
+    if path.suffix in _XYZ:
+        _check_columns(path)
     number = 0
     frames = _rows(path) if path.suffix in _DATABASES else _frames(path)
     try:
@@ -45,6 +50,22 @@ def read_ase(path: str | Path) -> Iterator[Crystal | Rejected]:
         raise
     except Exception as error:  # ase raises whatever its parsers run into
         raise ValueError(f"{path}: ase cannot read it after {number} ({type(error).__name__}: {error})") from error
+
+
+def _check_columns(path: Path) -> None:
+    """Refuses an extended xyz of very many columns, for ase makes room for all that a frame states.
+
+    Raises:
+      ValueError: If it is one.
+    """
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            stated = re.search(r'Properties="?([^\s"]*)', line)
+            counts = [int(part) for part in stated[1].split(":")[2::3] if part.isdecimal()] if stated else []
+            if sum(counts) > _MOST_COLUMNS:
+                raise ValueError(
+                    f"{path}: line {number} states {sum(counts):,} columns; more than {_MOST_COLUMNS:,} are not read"
+                )
 
 
 def _rows(path: Path) -> Iterator[tuple[int, "Atoms", Mapping[str, Any]]]:

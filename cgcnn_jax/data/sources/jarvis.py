@@ -8,8 +8,6 @@ K. Choudhary et al., npj Comput. Mater. 6, 173 (2020), doi:10.1038/s41524-020-00
 
 import json
 import math
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,7 @@ import numpy as np
 from cgcnn_jax.data import sets
 from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected, as_number, printable
 from cgcnn_jax.data.sources import jsonl
-from cgcnn_jax.data.sources.stream import open_json, stream_items
+from cgcnn_jax.data.sources.stream import DAMAGE, open_json, stream_items
 from cgcnn_jax.data.splits import NAMES
 from cgcnn_jax.data.tasks import Task
 
@@ -130,7 +128,7 @@ def read_benchmark(path: str | Path) -> dict[str, tuple[str, float]]:
     with open_json(path) as file:
         try:
             content = json.load(file)
-        except (ValueError, RecursionError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
+        except (ValueError, RecursionError, *DAMAGE) as error:
             raise ValueError(f"{path}: damaged ({error}); fetch or make it again") from error
     if (
         not isinstance(content, Mapping)

@@ -3,7 +3,6 @@
 import gzip
 import json
 import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from cgcnn_jax.data import elements
 from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected, parse_json, printable
+from cgcnn_jax.data.sources.stream import DAMAGE
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 _LONGEST = 1 << 26
@@ -100,7 +100,7 @@ def _lines_of(file: Path) -> Iterator[CrystalLine]:
                     raise ValueError(f"{file}: line {number} has more than {_LONGEST:,} letters; one crystal a line")
                 if line.strip():
                     yield CrystalLine(f"{file.name}:{number}", line)
-        except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
+        except DAMAGE as error:
             raise ValueError(f"{file}: damaged after line {number} ({error}); fetch or make it again") from error
 
 

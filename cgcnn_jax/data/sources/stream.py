@@ -6,6 +6,7 @@ Written here because the sets come from Python's json, whose NaN and Infinity th
 import gzip
 import io
 import json
+import lzma
 import re
 import zipfile
 import zlib
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TextIO
 
+# What reading a damaged file raises, compressed in whatever way.
+DAMAGE = (EOFError, OSError, UnicodeDecodeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 _BLOCK = 1 << 18
 # Characters; a record that seems longer is a broken one, which would otherwise take the rest of the file with it.
 _LONGEST = 1 << 27
@@ -43,7 +46,7 @@ def stream_items(path: Path, member: str = "") -> Iterator[Any]:
             for item in reader.items(member):
                 yield item
                 number += 1
-        except (_NotJsonError, EOFError, OSError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError) as error:
+        except (_NotJsonError, *DAMAGE) as error:
             raise ValueError(f"{path}: damaged after record {number} ({error}); fetch or make it again") from error
 
 
@@ -53,7 +56,7 @@ def read_member(path: Path, member: str) -> Any:
         try:
             reader = _Reader(io.TextIOWrapper(file, encoding="utf-8-sig"))
             return reader.value() if reader.find(member) else None
-        except (_NotJsonError, EOFError, OSError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError) as error:
+        except (_NotJsonError, *DAMAGE) as error:
             raise ValueError(f"{path}: damaged before {member} ({error}); fetch or make it again") from error
 
 
@@ -153,7 +156,12 @@ def open_json(path: Path) -> Iterator[IO[bytes]]:
                 ]
                 if len(names) != 1:
                     raise ValueError(f"{path}: must hold one .json file, holds {', '.join(names) or 'none'}")
-                with archive.open(names[0]) as file:
+                try:
+                    file = archive.open(names[0])
+                # Of a password, or a method that zipfile has not.
+                except RuntimeError as error:
+                    raise ValueError(f"{path}: cannot be unpacked ({error}); make it again without that") from error
+                with file:
                     yield file
         elif path.suffix == ".gz":
             with gzip.open(path) as unzipped:

@@ -106,3 +106,28 @@ def test_a_record_without_end_does_not_take_all_memory(tmp_path, monkeypatch):
         list(stream_items(path))
     assert tracemalloc.get_traced_memory()[1] < 200_000
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("place", "byte", "message"),
+    [
+        (8, 1, "that compression method is not supported|is encrypted"),
+        (10, 99, "compression method is not supported|is encrypted"),
+        (8, 0, None),
+    ],
+    ids=["encrypted", "unknown method", "as it was"],
+)
+def test_a_zip_that_cannot_be_unpacked_is_told(tmp_path, place, byte, message):
+    path = tmp_path / "set.json.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("set.json", "[1]")
+    content = bytearray(path.read_bytes())
+    # Flags and method of the directory's entry, and those of the file itself, which must agree.
+    directory = content.index(b"PK\x01\x02")
+    content[directory + place] = content[place - 2] = byte
+    path.write_bytes(content)
+    if message is None:
+        assert list(stream_items(path)) == [1]
+    else:
+        with pytest.raises(ValueError, match=rf"set\.json\.zip: cannot be unpacked \(.*({message})"):
+            list(stream_items(path))
