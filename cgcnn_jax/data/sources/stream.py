@@ -11,7 +11,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -145,29 +145,25 @@ def open_json(path: Path) -> Iterator[IO[bytes]]:
     """Opens a JSON document for reading. Raises as stream_items."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'a folder, not a file' if path.exists() else 'no such file'}")
-    try:
-        if path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                # A Mac's zip holds hidden copies.
-                names = [
-                    name
-                    for name in archive.namelist()
-                    if name.endswith(".json") and not name.startswith(("__MACOSX", "."))
-                ]
-                if len(names) != 1:
-                    raise ValueError(f"{path}: must hold one .json file, holds {', '.join(names) or 'none'}")
-                try:
-                    file = archive.open(names[0])
-                # Of a password, or a method that zipfile has not.
-                except RuntimeError as error:
-                    raise ValueError(f"{path}: cannot be unpacked ({error}); make it again without that") from error
-                with file:
-                    yield file
-        elif path.suffix == ".gz":
-            with gzip.open(path) as unzipped:
-                yield unzipped  # type: ignore[misc]
-        else:
-            with path.open("rb") as plain:
-                yield plain
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: damaged ({error}); fetch or make it again") from error
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(_opened(path, stack))
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{path}: damaged ({error}); fetch or make it again") from error
+        # Of a password, or of a version or method that zipfile has not.
+        except RuntimeError as error:
+            raise ValueError(f"{path}: cannot be unpacked ({error}); make it again without that") from error
+        yield file
+
+
+def _opened(path: Path, stack: ExitStack) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return gzip.open(path)  # type: ignore[return-value]
+    if path.suffix != ".zip":
+        return path.open("rb")
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    # A Mac's zip holds hidden copies.
+    names = [name for name in archive.namelist() if name.endswith(".json") and not name.startswith(("__MACOSX", "."))]
+    if len(names) != 1:
+        raise ValueError(f"{path}: must hold one .json file, holds {', '.join(names) or 'none'}")
+    return archive.open(names[0])

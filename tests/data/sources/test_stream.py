@@ -113,9 +113,10 @@ def test_a_record_without_end_does_not_take_all_memory(tmp_path, monkeypatch):
     [
         (8, 1, "that compression method is not supported|is encrypted"),
         (10, 99, "compression method is not supported|is encrypted"),
+        (6, 140, "zip file version 14.0"),
         (8, 0, None),
     ],
-    ids=["encrypted", "unknown method", "as it was"],
+    ids=["encrypted", "unknown method", "unknown version", "as it was"],
 )
 def test_a_zip_that_cannot_be_unpacked_is_told(tmp_path, place, byte, message):
     path = tmp_path / "set.json.zip"
