@@ -148,7 +148,9 @@ def open_json(path: Path) -> Iterator[IO[bytes]]:
     with ExitStack() as stack:
         try:
             file = stack.enter_context(_opened(path, stack))
-        except zipfile.BadZipFile as error:
+        except DAMAGE as error:
+            if getattr(error, "filename", None) is not None:
+                raise  # the file cannot be opened
             raise ValueError(f"{path}: damaged ({error}); fetch or make it again") from error
         # Of a password, or of a version or method that zipfile has not.
         except RuntimeError as error:

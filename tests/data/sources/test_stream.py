@@ -132,3 +132,16 @@ def test_a_zip_that_cannot_be_unpacked_is_told(tmp_path, place, byte, message):
     else:
         with pytest.raises(ValueError, match=rf"set\.json\.zip: cannot be unpacked \(.*({message})"):
             list(stream_items(path))
+
+
+@pytest.mark.parametrize("offset", [46, 42], ids=["a name that is no text", "a place beyond the file"])
+def test_a_damaged_directory_of_a_zip_is_told(tmp_path, offset):
+    path = tmp_path / "set.json.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("sét.json", "[1]")
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    content[directory + offset : directory + offset + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"set\.json\.zip: damaged \("):
+        list(stream_items(path))
