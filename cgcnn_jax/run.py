@@ -365,11 +365,13 @@ def _nearest(
 
 
 def _report(workdir: Workdir, watcher: Watcher) -> bool:
-    """Writes report.html; whatever that runs into, the run is finished."""
+    """Writes report.html; whatever that runs into but a full disk, the run is finished."""
     try:
         from cgcnn_jax.report import page
 
         page.write([workdir.path], workdir.path / REPORT)
+    except OSError:
+        raise  # the next start finds the run unfinished, and judges and reports again
     except Exception as error:
         watcher.message(f"no report was written ({type(error).__name__}: {error}); all numbers are in {workdir.path}")
         return False

@@ -20,6 +20,7 @@ from cgcnn_jax.report import page
 from cgcnn_jax.run import RunResult, Watcher, facts
 from cgcnn_jax.run import run as run_and_report
 from cgcnn_jax.scaling import TargetScaler
+from cgcnn_jax.workdir import Workdir
 from configs import formation_energy
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
@@ -152,6 +153,21 @@ def test_distances_and_reports_that_fail_cost_no_finished_run(
     assert told.messages[-2].startswith("distances to the training crystals are left out (ModuleNotFoundError")
     assert told.messages[-1].startswith("no report was written (ModuleNotFoundError: No module named 'bokeh')")
     assert (tmp_path / "predictions.csv").read_text().splitlines()[0] == "id,target,prediction,formula,n_atom"
+
+
+def test_a_report_that_a_full_disk_has_no_room_for_is_written_by_the_next_start(
+    config: ConfigDict, crystals: Dataset, split: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device", "report.html")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(page, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            run_and_report(config, tmp_path, data=crystals, split=split)
+    assert not Workdir(tmp_path).is_finished
+    assert run_and_report(config, tmp_path, data=crystals, split=split).has_report
+    assert Workdir(tmp_path).is_finished and (tmp_path / "report.html").exists()
 
 
 def test_a_stopped_run_says_so_and_goes_on_to_the_predictions_of_an_undisturbed_one(
