@@ -57,10 +57,15 @@ def outcomes(read: Callable) -> list | None:
     except (ValueError, OSError) as error:
         problem = error
     if problem is not None:
-        # Errors of the libraries below, passed on, would not say which file it is.
-        assert len(str(problem)) > 10 and not isinstance(problem, UnicodeError | json.JSONDecodeError), repr(problem)
+        check_sentence(problem)
         return None
     return found
+
+
+def check_sentence(error: Exception) -> None:
+    """Whether an error was written for the user: those of the libraries below would not say which file it is."""
+    if len(str(error)) <= 10 or isinstance(error, UnicodeError | json.JSONDecodeError):
+        raise AssertionError(repr(error)) from error
 
 
 def zipped(content: bytes) -> bytes:
