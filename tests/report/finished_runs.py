@@ -118,9 +118,8 @@ def write_run(
     for epoch in range(epochs):
         error = 1.0 / (1 + epoch)
         value = 1 - error / 2 if task == "classification" else error
-        workdir.append_record(
-            {"epoch": epoch, "learning_rate": 0.01 * error, **dict.fromkeys(keys, value), "seconds": 18.0}
-        )
+        rates = {"learning_rate": 0.01 * error, **dict.fromkeys(keys, value), "seconds": 18.0}
+        workdir.append_record({"epoch": epoch, "step": 10 * (epoch + 1), **rates})
     return folder
 
 
