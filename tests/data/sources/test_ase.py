@@ -69,13 +69,14 @@ def test_what_ase_cannot_read_is_told(tmp_path, atoms, monkeypatch):
         list(read_ase(tmp_path / "bad.db"))
 
 
-def test_an_xyz_of_a_hundred_million_columns_takes_no_memory(tmp_path, atoms):
+@pytest.mark.parametrize("count", ["100000000", "9" * 5000])
+def test_an_xyz_of_a_hundred_million_columns_takes_no_memory(tmp_path, atoms, count):
     path = tmp_path / "a.extxyz"
     atoms.write(path)
     text = path.read_text()
     assert "Properties=species:S:1:" in text and len(list(read_ase(path))) == 1
-    path.write_text(text + text.replace("species:S:1:", "species:S:100000000:"))
+    path.write_text(text + text.replace("species:S:1:", f"species:S:{count}:"))
     with pytest.raises(
-        ValueError, match=r"a\.extxyz: line \d+ states 100,000,00\d columns; more than 1,000 are not read"
+        ValueError, match=r"a\.extxyz: line \d+ states 1?[09,]+\d columns; more than 1,000 are not read"
     ):
         list(read_ase(path))
