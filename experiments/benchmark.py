@@ -1,7 +1,7 @@
 r"""Runs the field's benchmarks as their protocols say, and sets the results beside the published ones.
 
 python -m experiments.benchmark --suite=matbench --tasks=matbench_phonons,matbench_dielectric --workdir=DIR \
-  [--data=DATA] [--config=configs/formation_energy.py] [--config.train.epochs=300 ...]
+  [--data=DATA] [--networks=1] [--config=configs/formation_energy.py] [--config.train.epochs=300 ...]
 python -m experiments.benchmark --table --workdir=DIR --data=DATA
 
 The crystals are the official files that experiments.fetch has brought, or JSON lines in DATA. Every fold is a run of
@@ -30,6 +30,9 @@ SUITE = flags.DEFINE_string("suite", None, "matbench, mp_2018_6_1 or jarvis_dft3
 TASKS = flags.DEFINE_string("tasks", "all", "Tasks of the suite, separated by commas, or all.")
 DATA = flags.DEFINE_string("data", None, "Folder of data sets of JSON lines; the fetched sets if not given.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the benchmark.", required=True)
+NETWORKS = flags.DEFINE_integer(
+    "networks", 1, "Per fold, alike but for train.seed; the mean of their predictions is judged."
+)
 TABLE = flags.DEFINE_bool("table", False, "Only write the table of what is finished.")
 LEADERBOARDS = flags.DEFINE_string("leaderboards", None, "Folder of published errors; DATA/leaderboards if not given.")
 
@@ -57,7 +60,16 @@ def main() -> None:
     watcher = Terminal()
     for task, path in paths:
         config = CONFIG.value if CONFIG.value is not None else _own_config(config_name(task))
-        record = run_task(config, task, path, folder / task.name, load=loading.load, watcher=watcher, command=command)
+        record = run_task(
+            config,
+            task,
+            path,
+            folder / task.name,
+            networks=NETWORKS.value,
+            load=loading.load,
+            watcher=watcher,
+            command=command,
+        )
         if record is None and watcher.should_stop():
             say(f"stopped; the same command goes on:\n  {command}")
             sys.exit(cli.STOPPED)

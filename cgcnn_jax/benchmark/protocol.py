@@ -1,18 +1,19 @@
 """A task from its crystals to its record: every fold an ordinary run, so that a stopped benchmark goes on where it was.
 
-FOLDER/fold_0 ...    work directories as experiments.train makes them, with fold.json once the fold is finished and its speed measured
-FOLDER/fold_0.lock   held by the process that has the fold: several may share the folds of a task
-FOLDER/record.json   the task's record, once all folds are finished
+FOLDER/fold_0 ...       work directories as experiments.train makes them, with fold.json once the fold is finished and its speed measured
+FOLDER/fold_0_seed_1    of an ensemble, the second network of fold 0, and so on: alike but for train.seed
+FOLDER/fold_0.lock      held by the process that has the fold: several may share the folds of a task
+FOLDER/record.json      the task's record, once all folds are finished
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
-from cgcnn_jax.benchmark.record import fold_record, task_record
+from cgcnn_jax.benchmark.record import ensemble_record, fold_record, task_record
 from cgcnn_jax.benchmark.tasks import check_marks
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.tasks import Task
@@ -27,6 +28,7 @@ def run_task(
     path: str | Path,
     folder: Path,
     *,
+    networks: int = 1,
     load: Load = load_dataset,
     watcher: Watcher | None = None,
     command: str = "",
@@ -41,6 +43,8 @@ def run_task(
       task: What to predict.
       path: `data.path`, the file or folder of its crystals; empty for the official files that were fetched.
       folder: Where the folds and the record go.
+      networks: Trained per fold, with the seeds train.seed, train.seed + 1, ...; the mean of their predictions is judged.
+        Raising it later adds the missing ones.
       load: Loads the crystals; called once, and not at all if every fold is finished.
       watcher: Told of the progress of every fold.
       command: What the user typed, for the record.
@@ -50,21 +54,29 @@ def run_task(
       folds that are left: the last one to finish writes the record.
 
     Raises:
-      ValueError: If the configuration is wrong, or the folder holds folds of another configuration or of other data.
+      ValueError: If the configuration or the number of networks is wrong, or the folder holds folds of another
+        configuration or of other data.
     """
     watcher = watcher or Watcher()
-    of_folds = [_fold_config(config, task, path, fold) for fold in range(task.num_folds)]
-    places = [Workdir(folder / f"fold_{fold}") for fold in range(task.num_folds)]
-    for settings, place in zip(of_folds, places, strict=True):
-        configs.validate(settings)
-        place.check(configs.to_dict(settings))
-        _check_finished(place, configs.to_dict(settings))
+    if networks < 1:
+        raise ValueError(f"the number of networks per fold must be at least 1; got {networks}")
+    # All folds with one seed before any with the next: what is there when it is stopped is a smaller ensemble of all.
+    runs = [
+        _run_of(config, task, path, folder, fold, number)
+        for number in range(networks)
+        for fold in range(task.num_folds)
+    ]
+    places = [one.place for one in runs]
+    for one in runs:
+        configs.validate(one.config)
+        one.place.check(configs.to_dict(one.config))
+        _check_finished(one.place, configs.to_dict(one.config))
 
     folder.mkdir(parents=True, exist_ok=True)
     crystals: Dataset | None = None
-    atom_table = configs.build_atom_table(of_folds[0])
-    for fold, (settings, place) in enumerate(zip(of_folds, places, strict=True)):
-        with lock_if_free(folder / f"fold_{fold}.lock") as is_free:
+    atom_table = configs.build_atom_table(runs[0].config)
+    for fold, settings, place in runs:
+        with lock_if_free(folder / f"{place.path.name}.lock") as is_free:
             if not is_free or _finished(place):
                 continue
             if watcher.should_stop():
@@ -75,7 +87,7 @@ def run_task(
                 digest = crystals.digest(atom_table)
                 _check_digest(task, places, digest)
             split = configs.build_split(settings, crystals)
-            watcher.message(f"{task.name}" + (f", fold {fold + 1} of {task.num_folds}" if task.num_folds > 1 else ""))
+            watcher.message(_title(task, fold, settings.train.seed, networks))
             result = run(
                 settings, place.path, data=crystals, split=split, watcher=watcher, command=command, report=False
             )
@@ -88,9 +100,36 @@ def run_task(
             )
     if not all(map(_finished, places)):
         return None
-    record = task_record(task, [place.read_json("fold.json") for place in places])
+    of_folds = []
+    for fold in range(task.num_folds):
+        alike = [place for of_fold, _, place in runs if of_fold == fold]
+        records = [place.read_json("fold.json") for place in alike]
+        of_folds.append(records[0] if networks == 1 else ensemble_record(task, records, alike))
+    record = task_record(task, of_folds)
     Workdir(folder).write_json("record.json", record)
     return record
+
+
+class _Run(NamedTuple):
+    fold: int
+    config: ConfigDict
+    place: Workdir
+
+
+def _run_of(config: ConfigDict, task: Task, path: str | Path, folder: Path, fold: int, number: int) -> _Run:
+    """Of a network of a fold, by its number in the ensemble."""
+    own = _fold_config(config, task, path, fold)
+    own.train.seed += number
+    return _Run(fold, own, Workdir(folder / (f"fold_{fold}_seed_{own.train.seed}" if number else f"fold_{fold}")))
+
+
+def _title(task: Task, fold: int, seed: int, networks: int) -> str:
+    parts = [task.name]
+    if task.num_folds > 1:
+        parts.append(f"fold {fold + 1} of {task.num_folds}")
+    if networks > 1:
+        parts.append(f"seed {seed}")
+    return ", ".join(parts)
 
 
 def _fold_config(config: ConfigDict, task: Task, path: str | Path, fold: int) -> ConfigDict:

@@ -65,16 +65,9 @@ def classification_scores(label: np.ndarray, probability: np.ndarray) -> dict[st
 def fold_record(task: Task, fold: int, place: Workdir, crystals: Dataset, split: Split, command: str) -> dict[str, Any]:
     """What a finished fold reached, from the files of its work directory, and how fast it predicts."""
     summary = place.summary()
-    table = pd.read_csv(place.path / "predictions.csv")
-    target = table["target"].to_numpy(float)
-    scores = (
-        classification_scores(target, table["probability_1"].to_numpy(float))
-        if task.kind == "classification"
-        else regression_scores(target, table["prediction"].to_numpy(float))
-    )
     return {
         "fold": fold,
-        "scores": scores,
+        "scores": scores_of(task, [place]),
         "crystals": {name: len(split[name]) for name in NAMES} | {"test_official": task.test_size(fold)},
         "present": len(crystals),
         "left_out": len(crystals.rejected),
@@ -92,14 +85,56 @@ def fold_record(task: Task, fold: int, place: Workdir, crystals: Dataset, split:
     }
 
 
+def scores_of(task: Task, places: Sequence[Workdir]) -> dict[str, float]:
+    """Scores of the mean of what the networks of some work directories predict for the crystals that judge.
+
+    Raises:
+      ValueError: If they judged different crystals.
+    """
+    tables = [pd.read_csv(place.path / "predictions.csv", dtype={"id": str}) for place in places]
+    for place, table in zip(places, tables, strict=True):
+        if not table[["id", "target"]].equals(tables[0][["id", "target"]]):
+            raise ValueError(
+                f"{place.path}/predictions.csv and {places[0].path.name}/predictions.csv are of different crystals or "
+                "labels; remove the folder that is not of these data"
+            )
+    is_classes = task.kind == "classification"
+    column = "probability_1" if is_classes else "prediction"
+    mean = np.mean([table[column].to_numpy(float) for table in tables], axis=0)
+    return (classification_scores if is_classes else regression_scores)(tables[0]["target"].to_numpy(float), mean)
+
+
+def ensemble_record(task: Task, records: Sequence[Mapping[str, Any]], places: Sequence[Workdir]) -> dict[str, Any]:
+    """A fold's record of the mean of several networks, from those of each, in `ensemble`, and their predictions."""
+    first, per_second = records[0], [record["inference"]["crystals_per_second"] for record in records]
+    own = ("scores", "metrics_of_val", "epochs", "best_epoch", "seconds_to_train", "date", "commit")
+    return {
+        **{key: value for key, value in first.items() if key not in {"metrics_of_val", "epochs", "best_epoch"}},
+        "scores": scores_of(task, places),
+        "parameters": sum(record["parameters"] for record in records),
+        "seconds_to_train": sum(record["seconds_to_train"] for record in records),
+        "train_crystals_per_second": _mean([record["train_crystals_per_second"] for record in records]),
+        "inference": {
+            "crystals": first["inference"]["crystals"],
+            "seconds": sum(record["inference"]["seconds"] for record in records),
+            "crystals_per_second": 1 / sum(1 / rate for rate in per_second),
+        },
+        "ensemble": [
+            {"seed": record["config"]["train"]["seed"]} | {key: record[key] for key in own} for record in records
+        ],
+    }
+
+
 def task_record(task: Task, folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The record of a task from those of its folds.
 
     Every score has mean, max, min and std over the folds; std is sqrt(mean of (score - mean)^2), as on the Matbench
     leaderboard, and absent where there is one fold. Hardware, versions and commit are those of the last fold; where folds
-    differ in one of them, each has its own as well.
+    differ in one of them, each has its own as well. Where the mean of several networks is judged, `networks` is their
+    number and `scores_of_one` has the scores of a single one, those of each fold averaged over its networks.
     """
     last = folds[-1]
+    networks = len(last.get("ensemble", [last]))
     # What is the same in every fold stands once.
     config = dict(last["config"], data={key: value for key, value in last["config"]["data"].items() if key != "fold"})
     once = ("hardware", "versions", "commit", "present", "left_out", "parameters", "data_digest")
@@ -110,7 +145,9 @@ def task_record(task: Task, folds: Sequence[Mapping[str, Any]]) -> dict[str, Any
         "target": task.target,
         "unit": task.unit,
         "metric": task.metric,
+        "networks": networks,
         "scores": {name: over_folds([fold["scores"][name] for fold in folds]) for name in last["scores"]},
+        **({"scores_of_one": _scores_of_one(folds)} if networks > 1 else {}),
         "crystals": {
             "official": task.size,
             "present": last["present"],
@@ -137,6 +174,13 @@ def over_folds(values: Sequence[float | None]) -> dict[str, float | None]:
         "max": max(numbers),
         "min": min(numbers),
         "std": float(np.std(numbers)) if len(numbers) > 1 else None,
+    }
+
+
+def _scores_of_one(folds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    return {
+        name: over_folds([_mean([one["scores"][name] for one in fold["ensemble"]]) for fold in folds])
+        for name in folds[-1]["scores"]
     }
 
 

@@ -134,7 +134,9 @@ def without_times(record: Mapping[str, Any]) -> dict[str, Any]:
     volatile = {"date", "command", "inference", "inference_crystals_per_second"}
     volatile |= {"seconds_to_train", "train_crystals_per_second"}
     kept = {key: value for key, value in record.items() if key not in volatile}
-    return kept | ({"folds": [without_times(fold) for fold in record["folds"]]} if "folds" in record else {})
+    for name in {"folds", "ensemble"} & kept.keys():
+        kept[name] = [without_times(one) for one in kept[name]]
+    return kept
 
 
 def test_a_stopped_benchmark_goes_on_to_the_record_of_an_undisturbed_one(
@@ -166,6 +168,86 @@ def test_processes_share_the_folds_and_the_last_one_writes_the_record(
 
     assert run_task(config, TOY, crystals, tmp_path, watcher=Meets()) is not None
     assert without_times(read(tmp_path)) == without_times(read(whole))
+
+
+@pytest.fixture(scope="module")
+def pair(config: ConfigDict, crystals: Path, whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `whole` after it became an ensemble of two networks a fold."""
+    folder = tmp_path_factory.mktemp("pair") / "task"
+    shutil.copytree(whole, folder)
+    assert run_task(config, TOY, crystals, folder, networks=2) is not None
+    return folder
+
+
+def test_an_ensemble_is_judged_by_the_mean_of_its_predictions(whole: Path, pair: Path) -> None:
+    record = read(pair)
+    assert record["networks"] == 2 and record["parameters"] == 2 * read(whole)["parameters"]
+    of_folds, of_one = [], []
+    for k, fold in enumerate(record["folds"]):
+        # The first network is the one that was there.
+        for name in ("fold.json", "predictions.csv"):
+            assert (pair / f"fold_{k}" / name).read_bytes() == (whole / f"fold_{k}" / name).read_bytes()
+        first, second = (
+            [line.split(",") for line in (pair / name / "predictions.csv").read_text().splitlines()[1:]]
+            for name in (f"fold_{k}", f"fold_{k}_seed_1")
+        )
+        assert [row[:2] for row in first] == [row[:2] for row in second] and first != second
+        target, *predicted = (
+            np.array([float(row[column]) for row in rows]) for rows, column in ((first, 1), (first, 2), (second, 2))
+        )
+        of_folds.append(np.abs((predicted[0] + predicted[1]) / 2 - target).mean())
+        of_one.append(np.mean([np.abs(one - target).mean() for one in predicted]))
+        assert fold["scores"]["mae"] == pytest.approx(of_folds[-1])
+        assert [one["seed"] for one in fold["ensemble"]] == [0, 1]
+        # Both learned from the same crystals, and the weights of both were chosen by the same others.
+        splits = [(pair / name / "split.json").read_bytes() for name in (f"fold_{k}", f"fold_{k}_seed_1")]
+        assert splits[0] == splits[1]
+    assert record["scores"]["mae"]["mean"] == pytest.approx(np.mean(of_folds))
+    assert record["scores_of_one"]["mae"]["mean"] == pytest.approx(np.mean(of_one))
+    # The norm of the mean of two errors is at most the mean of their norms, and less unless they are parallel.
+    assert record["scores"]["rmse"]["mean"] < record["scores_of_one"]["rmse"]["mean"]
+    once = {name: record["inference_crystals_per_second"] for record, name in ((read(whole), "one"), (record, "both"))}
+    assert 0 < once["both"] < once["one"]
+
+
+def test_an_ensemble_that_is_stopped_goes_on_and_its_first_networks_are_a_record_of_their_own(
+    config: ConfigDict, crystals: Path, whole: Path, pair: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "task")
+    assert run_task(config, TOY, crystals, tmp_path / "task", networks=2, watcher=StopsAfter(4)) is None
+    assert read(tmp_path / "task") == read(whole)
+    assert [(tmp_path / "task" / f"fold_{k}_seed_1" / "fold.json").exists() for k in range(3)] == [True, False, False]
+    assert run_task(config, TOY, crystals, tmp_path / "task", networks=2) is not None
+    assert without_times(read(tmp_path / "task")) == without_times(read(pair))
+    assert run_task(config, TOY, crystals, tmp_path / "task") == read(whole)
+
+
+def test_an_ensemble_of_classifiers_averages_probabilities(config: ConfigDict, crystals: Path, tmp_path: Path) -> None:
+    record = run_task(config, HEAVY, crystals, tmp_path, networks=2)
+    assert record is not None
+    first, second = (
+        [line.split(",") for line in (tmp_path / name / "predictions.csv").read_text().splitlines()]
+        for name in ("fold_0", "fold_0_seed_1")
+    )
+    assert first[0][:5] == ["id", "target", "prediction", "probability_0", "probability_1"]
+    is_heavy = [(float(one[4]) + float(two[4])) / 2 > 0.5 for one, two in zip(first[1:], second[1:], strict=True)]
+    labels = [float(row[1]) == 1 for row in first[1:]]
+    assert record["folds"][0]["scores"]["accuracy"] == pytest.approx(np.mean(np.array(is_heavy) == labels))
+
+
+def test_predictions_of_other_crystals_are_not_averaged(
+    config: ConfigDict, crystals: Path, pair: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(pair, tmp_path / "task")
+    file = tmp_path / "task" / "fold_1_seed_1" / "predictions.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
+    with pytest.raises(
+        ValueError, match=r"fold_1_seed_1/predictions\.csv and fold_1/predictions\.csv are of different"
+    ):
+        run_task(config, TOY, crystals, tmp_path / "task", networks=2)
+    with pytest.raises(ValueError, match="networks per fold must be at least 1; got 0"):
+        run_task(config, TOY, crystals, tmp_path / "task", networks=0)
 
 
 def test_a_finished_task_is_not_even_loaded_again(config: ConfigDict, crystals: Path, whole: Path) -> None:

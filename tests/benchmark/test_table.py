@@ -106,6 +106,20 @@ def test_a_published_split_has_one_figure_and_no_spread(tmp_path: Path, leaderbo
     assert [row[:2] for row in rows(text)] == [["alignn_model", "0.218"], ["**cgcnn_jax**", "0.25"], ["CGCNN", "0.292"]]
 
 
+def test_an_ensemble_stands_beside_one_of_its_networks(tmp_path: Path, leaderboards: Path) -> None:
+    scores: dict[str, tuple[float, float | None]] = {"mae": (0.25, None), "rmse": (0.5, None), "max_error": (4.0, None)}
+    of_one = {name: {"mean": 1.2 * mean, "std": None, "max": 2 * mean} for name, (mean, _) in scores.items()}
+    one = record("mp_2018_6_1", "megnet_gappbe", scores, 64212)
+    write(tmp_path / "b", one | {"networks": 4, "scores_of_one": of_one})
+    names = [row[:3] for row in rows(markdown(tmp_path / "b", leaderboards))]
+    assert names == [
+        ["alignn_model", "0.218", ""],
+        ["**cgcnn_jax, mean of 4 networks**", "0.25", "0.5"],
+        ["CGCNN", "0.292", ""],
+        ["**cgcnn_jax, one of them**", "0.3", "0.6"],
+    ]
+
+
 def test_without_published_tables_ours_stands_alone(tmp_path: Path) -> None:
     scores: dict[str, tuple[float, float | None]] = {"mae": (50.0, 9.0), "rmse": (99.0, 9.0), "max_error": (500.0, 9.0)}
     write(tmp_path / "b", record("matbench", "matbench_phonons", scores, 1265))
