@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cgcnn_jax.data.neighbors import Radius as Radius
     from cgcnn_jax.data.neighbors import VoronoiBonds as VoronoiBonds
     from cgcnn_jax.data.neighbors import WholeShells as WholeShells
+    from cgcnn_jax.ensemble import Ensemble as Ensemble
     from cgcnn_jax.graph import Batch as Batch
     from cgcnn_jax.graph import CrystalGraphs as CrystalGraphs
     from cgcnn_jax.graph import PadBudget as PadBudget
@@ -36,6 +37,7 @@ _HOME = {
     "Radius": "data.neighbors",
     "VoronoiBonds": "data.neighbors",
     "WholeShells": "data.neighbors",
+    "Ensemble": "ensemble",
     "Batch": "graph",
     "CrystalGraphs": "graph",
     "PadBudget": "graph",

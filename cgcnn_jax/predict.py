@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -149,14 +149,7 @@ class Predictor:
           A row per entry, in input order: id, formula, then `prediction` and `unit` (one property), a column per
           property, or `class` and `probability_k`; `reason` says why a crystal has no prediction, and is empty else.
         """
-        frames = []
-        for portion in portions(entries):
-            frames.append(self.predict_portion(build(portion, self.featurizer, executor)))
-            if on_progress:
-                on_progress(len(portion))
-        if not frames:
-            return pd.DataFrame(columns=["id", "formula", *self.columns(), "reason"])
-        return pd.concat(frames, ignore_index=True)
+        return predict_table(self, entries, executor, on_progress)
 
     def predict_graphs(self, graphs: CrystalGraphs) -> np.ndarray:
         """Values in units [n_graph, n_target], or class probabilities [n_graph, num_classes], in order."""
@@ -279,17 +272,7 @@ class Predictor:
     def predict_portion(self, portion: Portion) -> pd.DataFrame:
         """A row per structure of a portion, as `predict_entries`."""
         values = self.predict_graphs(portion.store.graphs)
-        formulas = portion.store.formulas()
-        columns = self.columns()
-        rows = []
-        for place, (id, row) in enumerate(zip(portion.ids, portion.rows(), strict=True)):
-            if row is None:
-                rows.append([id, None, *[None] * len(columns), portion.reasons[place]])
-            elif np.isfinite(values[row]).all():
-                rows.append([id, formulas[row], *self._cells(values[row]), ""])
-            else:
-                rows.append([id, formulas[row], *[None] * len(columns), not_finite(id)])
-        return pd.DataFrame(rows, columns=["id", "formula", *columns, "reason"])
+        return portion_table(portion, self.columns(), values, self.cells)
 
     def columns(self) -> list[str]:
         """Names of the columns that hold the predictions, in `predict_entries`."""
@@ -310,7 +293,7 @@ class Predictor:
             content.update(np.ascontiguousarray(leaf).data)
         return content.hexdigest()
 
-    def _cells(self, values: np.ndarray) -> list[Any]:
+    def cells(self, values: np.ndarray) -> list[Any]:
         if self.scaler.task == "classification":
             return [int(values.argmax()), *values.tolist()]
         return [float(values[0]), self.scaler.units[0]] if len(self.scaler.names) == 1 else values.tolist()
@@ -322,6 +305,55 @@ class Predictor:
             held = self._budget or PadBudget(1, 1, 1)
             self._budget = PadBudget(*(max(have, _roomy(want)) for have, want in zip(held, need, strict=True)))
         return self._budget
+
+
+class Tabular(Protocol):
+    """What `predict_table` asks: see `Predictor`."""
+
+    featurizer: Featurizer
+
+    def columns(self) -> list[str]: ...
+
+    def predict_portion(self, portion: Portion) -> pd.DataFrame: ...
+
+
+def predict_table(
+    predicting: Tabular,
+    entries: Iterable[Entry | Rejected],
+    executor: Executor | None,
+    on_progress: Callable[[int], None] | None,
+) -> pd.DataFrame:
+    """`Predictor.predict_entries` of whatever predicts portions."""
+    frames = []
+    for portion in portions(entries):
+        frames.append(predicting.predict_portion(build(portion, predicting.featurizer, executor)))
+        if on_progress:
+            on_progress(len(portion))
+    if not frames:
+        return pd.DataFrame(columns=["id", "formula", *predicting.columns(), "reason"])
+    return pd.concat(frames, ignore_index=True)
+
+
+def portion_table(
+    portion: Portion, columns: Sequence[str], values: np.ndarray, cells: Callable[[np.ndarray], Sequence[Any]]
+) -> pd.DataFrame:
+    """A row per structure of a portion: id, formula, the columns, and why there is nothing in them.
+
+    Args:
+      portion: Its graphs.
+      columns: Names of the columns between formula and reason.
+      values: Of each graph, [n_graph, ...].
+      cells: Those of one graph -> its columns.
+    """
+    formulas, rows = portion.store.formulas(), []
+    for place, (id, row) in enumerate(zip(portion.ids, portion.rows(), strict=True)):
+        if row is None:
+            rows.append([id, None, *[None] * len(columns), portion.reasons[place]])
+        elif np.isfinite(values[row]).all():
+            rows.append([id, formulas[row], *cells(values[row]), ""])
+        else:
+            rows.append([id, formulas[row], *[None] * len(columns), not_finite(id)])
+    return pd.DataFrame(rows, columns=["id", "formula", *columns, "reason"])
 
 
 def describe(

@@ -1,10 +1,11 @@
 """Predicts for structure files with a trained model.
 
-python -m experiments.predict --workdir=DIR --input=FILE_OR_FOLDER [--input=...] [--output=predictions.csv]
+python -m experiments.predict --workdir=DIR [--workdir=...] --input=FILE_OR_FOLDER [--input=...] [--output=predictions.csv]
 
 Inputs are CIF or POSCAR files, folders of them (an id_prop.csv is not needed), .jsonl(.gz) files, or files of Matbench,
 CDVAE and ase.
-The output has a row per structure, in input order; a structure without prediction has a reason instead.
+The output has a row per structure, in input order; a structure without prediction has a reason instead. Several --workdir,
+of runs that differ in their seeds, predict together: the mean, and in the column std how far they agree.
 """
 
 import sys
@@ -14,7 +15,9 @@ from absl import flags
 
 from experiments import cli
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
+WORKDIR = flags.DEFINE_multi_string(
+    "workdir", None, "Folder of a training run; several are an ensemble.", required=True
+)
 INPUT = flags.DEFINE_multi_string("input", None, "File or folder; may be given several times.", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "CSV file; the screen if not given.")
 WORKERS = flags.DEFINE_integer("workers", 0, "Processes that read structures; 0 takes all cores.")
@@ -23,6 +26,7 @@ WORKERS = flags.DEFINE_integer("workers", 0, "Processes that read structures; 0 
 def main() -> None:
     cli.prepare()
     from cgcnn_jax.data.sources import read_inputs
+    from cgcnn_jax.ensemble import Ensemble
     from cgcnn_jax.files import write_text
     from cgcnn_jax.predict import Predictor
 
@@ -31,7 +35,8 @@ def main() -> None:
         raise ValueError(f"--output={output}: there is no folder {output.absolute().parent}")
     if output and output.is_dir():
         raise ValueError(f"--output={output} is a folder; name a CSV file in it")
-    predictor = Predictor.restore(WORKDIR.value)
+    several = len(WORKDIR.value) > 1
+    predictor = Ensemble.restore(WORKDIR.value) if several else Predictor.restore(WORKDIR.value[0])
     with (
         cli.graph_workers(WORKERS.value) as executor,
         cli.bar(desc="predicting", unit="crystal", leave=False) as bar,

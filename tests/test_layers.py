@@ -17,6 +17,7 @@ LEVELS = {
     "train": 2,
     "config": 3,
     "predict": 4,
+    "ensemble": 4,
     "workdir": 4,
     "evaluation": 4,
     "applicability": 4,

@@ -43,6 +43,17 @@ def test_rows_keep_the_order_of_inputs_and_say_why_one_is_empty(
     assert "2 structures without one" in done.stderr
 
 
+def test_several_runs_predict_together(run: Run, trained: Path, cif_folder: Path) -> None:
+    inputs = (f"--input={cif_folder / 'x5.cif'}", f"--input={cif_folder / 'x2.cif'}")
+    (alone, _), together = (
+        read_csv(run("predict", *(f"--workdir={trained}" for _ in range(count)), *inputs).stdout) for count in (1, 2)
+    )
+    # The same run twice: its own prediction, and no spread.
+    assert list(together[0]) == ["id", "formula", "prediction", "unit", "std", "reason"]
+    assert together[0]["prediction"] == alone["prediction"]
+    assert [float(row["std"]) for row in together] == [0, 0]
+
+
 def test_three_lines_of_python_predict_structures_in_memory(trained: Path, cif_folder: Path) -> None:
     structures = [Structure.from_file(cif_folder / f"x{n}.cif") for n in range(5)]
     table = Predictor.restore(trained).predict(structures)

@@ -8,7 +8,7 @@ import pytest
 from cgcnn_jax.sweep import Integers, Uniform, grid, product, random
 from cgcnn_jax.sweep.space import MEMBER_FIELDS, with_overrides
 from configs import formation_energy
-from configs.sweeps import table_s1
+from configs.sweeps import seeds, table_s1
 
 
 def test_a_grid_has_every_combination_the_last_field_fastest():
@@ -115,3 +115,11 @@ def test_table_s1_searches_what_the_paper_does():
         assert table_s1.get_config(preset).model.conv == preset
         for trial in table_s1.get_trials(preset):
             with_overrides(table_s1.get_config(preset), trial)
+
+
+def test_networks_of_an_ensemble_are_one_program_of_the_property_named():
+    trials = seeds.get_trials()
+    assert len({trial["train.seed"] for trial in trials}) == len(trials) == 5
+    assert {field for trial in trials for field in trial} <= set(MEMBER_FIELDS)
+    assert seeds.get_config().data.target == "formation_energy_eV_per_atom"
+    assert seeds.get_config("band_gap").data.target == "gap_pbe_eV"

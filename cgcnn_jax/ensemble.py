@@ -1,0 +1,104 @@
+"""Ensemble: several trained networks that predict as one, and say how far they agree."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from cgcnn_jax.data.crystal import Entry, Rejected
+from cgcnn_jax.data.portion import Portion
+from cgcnn_jax.graph import CrystalGraphs
+from cgcnn_jax.predict import Predictor, entries_of, portion_table, predict_table
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+
+class Ensemble:
+    """The mean of networks that were trained alike but for their seeds (deep ensemble, Lakshminarayanan et al. 2017).
+
+    Their spread says how much a prediction depends on the accidents of training. It is large where the training crystals
+    say little, but no error bar: what all networks get wrong alike, it does not show.
+
+    >>> Ensemble.restore(["runs/seed_0", "runs/seed_1"]).predict([structure])  # doctest: +SKIP
+
+    Attributes:
+      predictors: At least two, of the same properties and graphs.
+      scaler: Property names and units.
+      featurizer: Structure to graph.
+    """
+
+    def __init__(self, predictors: Sequence[Predictor]) -> None:
+        """Raises ValueError if there are less than two, or if they learned different properties or graphs."""
+        if len(predictors) < 2:
+            raise ValueError(f"an ensemble needs at least two networks; got {len(predictors)}")
+        self.predictors = tuple(predictors)
+        self.scaler, self.featurizer = predictors[0].scaler, predictors[0].featurizer
+        for number, other in enumerate(predictors[1:], 2):
+            _check_alike(predictors[0], other, number)
+
+    @classmethod
+    def restore(cls, workdirs: Iterable[str | Path]) -> "Ensemble":
+        """From the work directories of training runs; see `Predictor.restore`."""
+        return cls([Predictor.restore(workdir) for workdir in workdirs])
+
+    def predict(self, structures: "Iterable[Structure | str | Path] | Structure | str | Path") -> pd.DataFrame:
+        """As `Predictor.predict`, with the columns of `predict_entries`."""
+        return self.predict_entries(entries_of(structures))
+
+    def predict_entries(
+        self,
+        entries: Iterable[Entry | Rejected],
+        *,
+        executor: Executor | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> pd.DataFrame:
+        """As `Predictor.predict_entries`, with the mean in place of the prediction, and the spreads besides.
+
+        Their columns come after the others: `std`, or with several properties or classes `std of COLUMN`.
+        """
+        return predict_table(self, entries, executor, on_progress)
+
+    def predict_graphs(self, graphs: CrystalGraphs) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and spread sqrt(sum_m (p_m - mean)^2 / (M - 1)) of the M networks' values, as `Predictor.predict_graphs`."""
+        values = np.stack([predictor.predict_graphs(graphs) for predictor in self.predictors])
+        return values.mean(axis=0), values.std(axis=0, ddof=1)
+
+    def predict_portion(self, portion: Portion) -> pd.DataFrame:
+        """A row per structure of a portion, as `predict_entries`."""
+        both = np.stack(self.predict_graphs(portion.store.graphs), axis=1)
+        return portion_table(
+            portion, self.columns(), both, lambda one: [*self.predictors[0].cells(one[0]), *one[1].tolist()]
+        )
+
+    def columns(self) -> list[str]:
+        """Names of the columns that hold mean and spread, in `predict_entries`."""
+        names = self.predictors[0].columns()
+        if names == ["prediction", "unit"]:
+            return [*names, "std"]
+        return names + [f"std of {name}" for name in names if name != "class"]
+
+
+def _check_alike(first: Predictor, other: Predictor, number: int) -> None:
+    one, two = ((p.scaler.task, p.scaler.names, p.scaler.units, p.scaler.num_classes) for p in (first, other))
+    if one != two:
+        raise ValueError(
+            f"the networks of an ensemble must predict the same; the first predicts {_named(first)}, number {number} "
+            f"{_named(other)}: leave one of them out"
+        )
+    if first.featurizer != other.featurizer:
+        raise ValueError(
+            f"the networks of an ensemble must see the same graphs and elements (config.graph, config.atoms); number {number} "
+            "was trained on others than the first: leave one of them out"
+        )
+
+
+def _named(predictor: Predictor) -> str:
+    scaler = predictor.scaler
+    if scaler.task == "classification":
+        return f"{scaler.num_classes} classes of {scaler.names[0]}"
+    named = zip(scaler.names, scaler.units, strict=True)
+    return ", ".join(f"{name} ({unit})" if unit else name for name, unit in named)

@@ -1,0 +1,90 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from cgcnn_jax import Ensemble
+from cgcnn_jax.data.featurize import Featurizer
+from cgcnn_jax.data.neighbors import WholeShells
+from cgcnn_jax.predict import Predictor
+from cgcnn_jax.scaling import TargetScaler
+from cgcnn_jax.train.state import Weights
+from tests.predictors import CLASSES, ENERGY, make_predictor
+
+SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+CESIUM = Structure(Lattice.cubic(4.12), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+def another(predictor: Predictor, factor: float) -> Predictor:
+    """The network with other weights in the output layer."""
+    params = dict(predictor.weights.params)
+    params["output"] = {name: factor * leaf for name, leaf in params["output"].items()}
+    weights = Weights(params, predictor.weights.batch_stats, predictor.weights.constants)
+    other = Predictor(predictor.model, weights, predictor.scaler, predictor.featurizer, {})
+    other._budget = predictor._budget
+    return other
+
+
+@pytest.fixture(scope="module")
+def three() -> list[Predictor]:
+    first = make_predictor(pool="mean")
+    return [first, another(first, 0.5), another(first, -2.0)]
+
+
+def test_the_mean_predicts_and_the_spread_is_that_of_the_networks(three: list[Predictor]) -> None:
+    table = Ensemble(three).predict([SALT, CESIUM])
+    assert list(table.columns) == ["id", "formula", "prediction", "unit", "std", "reason"]
+    alone = np.array([one.predict([SALT, CESIUM])["prediction"] for one in three])
+    np.testing.assert_allclose(table["prediction"], alone.sum(axis=0) / 3, rtol=1e-12)
+    apart = alone - alone.sum(axis=0) / 3
+    np.testing.assert_allclose(table["std"], np.sqrt((apart**2).sum(axis=0) / 2), rtol=1e-12)
+    assert (table["std"] > 0.01).all() and list(table["unit"]) == ["eV/atom"] * 2
+
+
+def test_networks_that_agree_have_no_spread(three: list[Predictor]) -> None:
+    table = Ensemble([three[0], three[0]]).predict(SALT)
+    assert table["std"][0] == 0 and table["prediction"][0] == three[0].predict(SALT)["prediction"][0]
+
+
+def test_classes_are_those_of_the_mean_probability(three: list[Predictor]) -> None:
+    first = make_predictor(pool="mean", scaler=CLASSES)
+    both = [first, another(first, -3.0)]
+    table = Ensemble(both).predict([SALT, CESIUM])
+    names = [f"probability_{k}" for k in (0, 1)]
+    assert list(table.columns) == ["id", "formula", "class", *names, *(f"std of {name}" for name in names), "reason"]
+    one, two = (predictor.predict([SALT, CESIUM]) for predictor in both)
+    for name in names:
+        np.testing.assert_allclose(table[name], (one[name] + two[name]) / 2, rtol=1e-12)
+        # Of two values the sample's deviation is their distance over the root of 2.
+        np.testing.assert_allclose(table[f"std of {name}"], np.abs(one[name] - two[name]) / np.sqrt(2), rtol=1e-9)
+    assert list(table["class"]) == list(np.argmax(table[names].to_numpy(), axis=1))
+
+
+def test_a_structure_without_graph_or_number_has_a_reason(three: list[Predictor]) -> None:
+    alone = Structure(Lattice.cubic(40), ["Ne"], [[0, 0, 0]])
+    table = Ensemble(three[:2]).predict([SALT, alone])
+    assert table["reason"][0] == "" and "no neighbour" in table["reason"][1]
+    assert np.isnan(table["prediction"][1]) and np.isnan(table["std"][1])
+    # One network without a number leaves the mean none.
+    table = Ensemble([three[0], another(three[0], np.nan)]).predict(SALT)
+    assert table["prediction"][0] is None and "not a finite number" in table["reason"][0]
+    assert list(Ensemble(three).predict([]).columns) == list(table.columns)
+
+
+def test_networks_of_different_things_are_no_ensemble(three: list[Predictor]) -> None:
+    first = three[0]
+    gap = TargetScaler("regression", ("gap",), ("eV",), (1.0,), (1.0,))
+    of_gap = Predictor(first.model, first.weights, gap, first.featurizer, {})
+    with pytest.raises(ValueError, match=r"the first predicts energy \(eV/atom\), number 3 gap \(eV\): leave one"):
+        Ensemble([first, first, of_gap])
+    three_classes = dataclasses.replace(CLASSES, num_classes=3)
+    with pytest.raises(ValueError, match="the first predicts 2 classes of is_metal, number 2 3 classes of is_metal"):
+        Ensemble(
+            [Predictor(first.model, first.weights, scaler, first.featurizer, {}) for scaler in (CLASSES, three_classes)]
+        )
+    farther = Predictor(first.model, first.weights, ENERGY, Featurizer(WholeShells(num_neighbors=9)), {})
+    with pytest.raises(ValueError, match=r"number 2 was trained on others than the first"):
+        Ensemble([first, farther])
+    with pytest.raises(ValueError, match="needs at least two networks; got 1"):
+        Ensemble([first])
