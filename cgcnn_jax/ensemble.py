@@ -31,19 +31,33 @@ class Ensemble:
       featurizer: Structure to graph.
     """
 
-    def __init__(self, predictors: Sequence[Predictor]) -> None:
-        """Raises ValueError if there are less than two, or if they learned different properties or graphs."""
+    def __init__(self, predictors: Sequence[Predictor], names: Sequence[str] | None = None) -> None:
+        """
+        Args:
+          predictors: The networks.
+          names: What errors call them; their numbers if not given.
+
+        Raises:
+          ValueError: If there are less than two, if two are one, or if they learned different properties or graphs.
+        """
         if len(predictors) < 2:
             raise ValueError(f"an ensemble needs at least two networks; got {len(predictors)}")
         self.predictors = tuple(predictors)
         self.scaler, self.featurizer = predictors[0].scaler, predictors[0].featurizer
-        for number, other in enumerate(predictors[1:], 2):
-            _check_alike(predictors[0], other, number)
+        names = names or [f"network {number}" for number in range(1, len(predictors) + 1)]
+        seen: dict[str, str] = {}
+        for name, other in zip(names, predictors, strict=True):
+            _check_alike(predictors[0], other, (names[0], name))
+            # Counted twice, a network would pull the mean to itself and agree with itself.
+            if (digest := other.digest()) in seen:
+                raise ValueError(f"{seen[digest]} and {name} are the same network; leave one of them out")
+            seen[digest] = name
 
     @classmethod
     def restore(cls, workdirs: Iterable[str | Path]) -> "Ensemble":
         """From the work directories of training runs; see `Predictor.restore`."""
-        return cls([Predictor.restore(workdir) for workdir in workdirs])
+        workdirs = list(workdirs)
+        return cls([Predictor.restore(workdir) for workdir in workdirs], [str(workdir) for workdir in workdirs])
 
     def predict(self, structures: "Iterable[Structure | str | Path] | Structure | str | Path") -> pd.DataFrame:
         """As `Predictor.predict`, with the columns of `predict_entries`."""
@@ -77,22 +91,22 @@ class Ensemble:
     def columns(self) -> list[str]:
         """Names of the columns that hold mean and spread, in `predict_entries`."""
         names = self.predictors[0].columns()
-        if names == ["prediction", "unit"]:
-            return [*names, "std"]
-        return names + [f"std of {name}" for name in names if name != "class"]
+        if self.scaler.task == "classification":
+            return names + [f"std of {name}" for name in names[1:]]
+        return [*names, "std"] if len(self.scaler.names) == 1 else names + [f"std of {name}" for name in names]
 
 
-def _check_alike(first: Predictor, other: Predictor, number: int) -> None:
+def _check_alike(first: Predictor, other: Predictor, names: tuple[str, str]) -> None:
     one, two = ((p.scaler.task, p.scaler.names, p.scaler.units, p.scaler.num_classes) for p in (first, other))
     if one != two:
         raise ValueError(
-            f"the networks of an ensemble must predict the same; the first predicts {_named(first)}, number {number} "
+            f"the networks of an ensemble must predict the same; {names[0]} predicts {_named(first)}, {names[1]} "
             f"{_named(other)}: leave one of them out"
         )
     if first.featurizer != other.featurizer:
         raise ValueError(
-            f"the networks of an ensemble must see the same graphs and elements (config.graph, config.atoms); number {number} "
-            "was trained on others than the first: leave one of them out"
+            f"the networks of an ensemble must see the same graphs and elements (config.graph, config.atoms); {names[1]} was "
+            f"trained on others than {names[0]}: leave one of them out"
         )
 
 

@@ -31,7 +31,7 @@ TASKS = flags.DEFINE_string("tasks", "all", "Tasks of the suite, separated by co
 DATA = flags.DEFINE_string("data", None, "Folder of data sets of JSON lines; the fetched sets if not given.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the benchmark.", required=True)
 NETWORKS = flags.DEFINE_integer(
-    "networks", 1, "Per fold, alike but for train.seed; the mean of their predictions is judged."
+    "networks", 1, "Per fold, alike but for train.seed; the mean of their predictions is judged.", lower_bound=1
 )
 TABLE = flags.DEFINE_bool("table", False, "Only write the table of what is finished.")
 LEADERBOARDS = flags.DEFINE_string("leaderboards", None, "Folder of published errors; DATA/leaderboards if not given.")
@@ -103,7 +103,8 @@ def _headline(record: dict) -> str:
     score, unit = record["scores"][record["metric"]], f" {record['unit']}" if record["unit"] else ""
     mean = "no number" if score["mean"] is None else f"{score['mean']:.4g}"
     spread = "" if score["std"] is None else f" ± {score['std']:.4g}"
-    return f"{record['task']}: {record['metric'].upper()} {mean}{spread}{unit}, test folds: {len(record['folds'])}"
+    of = f" of the mean of {record['networks']} networks" if record["networks"] > 1 else ""
+    return f"{record['task']}: {record['metric'].upper()} {mean}{spread}{unit}{of}, test folds: {len(record['folds'])}"
 
 
 def _write_table(folder: Path, published: Path | None) -> None:

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,10 @@ def another(predictor: Predictor, factor: float) -> Predictor:
     """The network with other weights in the output layer."""
     params = dict(predictor.weights.params)
     params["output"] = {name: factor * leaf for name, leaf in params["output"].items()}
+    return with_params(predictor, params)
+
+
+def with_params(predictor: Predictor, params: dict[str, Any]) -> Predictor:
     weights = Weights(params, predictor.weights.batch_stats, predictor.weights.constants)
     other = Predictor(predictor.model, weights, predictor.scaler, predictor.featurizer, {})
     other._budget = predictor._budget
@@ -42,9 +47,16 @@ def test_the_mean_predicts_and_the_spread_is_that_of_the_networks(three: list[Pr
     assert (table["std"] > 0.01).all() and list(table["unit"]) == ["eV/atom"] * 2
 
 
-def test_networks_that_agree_have_no_spread(three: list[Predictor]) -> None:
-    table = Ensemble([three[0], three[0]]).predict(SALT)
-    assert table["std"][0] == 0 and table["prediction"][0] == three[0].predict(SALT)["prediction"][0]
+def test_networks_that_agree_have_no_spread_and_the_same_one_twice_is_refused(three: list[Predictor]) -> None:
+    # The units of a hidden layer in another order: other weights, the same function.
+    params = dict(three[0].weights.params)
+    params["crystal_0"] = {name: leaf[..., ::-1] for name, leaf in params["crystal_0"].items()}
+    params["output"] = params["output"] | {"kernel": params["output"]["kernel"][::-1]}
+    table = Ensemble([three[0], with_params(three[0], params)]).predict(SALT)
+    assert table["std"][0] < 1e-5
+    assert table["prediction"][0] == pytest.approx(three[0].predict(SALT)["prediction"][0], rel=1e-5)
+    with pytest.raises(ValueError, match="runs/a and runs/a/ are the same network; leave one of them out"):
+        Ensemble([three[0], three[1], three[0]], ["runs/a", "runs/b", "runs/a/"])
 
 
 def test_classes_are_those_of_the_mean_probability(three: list[Predictor]) -> None:
@@ -76,15 +88,19 @@ def test_networks_of_different_things_are_no_ensemble(three: list[Predictor]) ->
     first = three[0]
     gap = TargetScaler("regression", ("gap",), ("eV",), (1.0,), (1.0,))
     of_gap = Predictor(first.model, first.weights, gap, first.featurizer, {})
-    with pytest.raises(ValueError, match=r"the first predicts energy \(eV/atom\), number 3 gap \(eV\): leave one"):
-        Ensemble([first, first, of_gap])
+    with pytest.raises(ValueError, match=r"network 1 predicts energy \(eV/atom\), network 3 gap \(eV\): leave one"):
+        Ensemble([first, three[1], of_gap])
     three_classes = dataclasses.replace(CLASSES, num_classes=3)
-    with pytest.raises(ValueError, match="the first predicts 2 classes of is_metal, number 2 3 classes of is_metal"):
+    with pytest.raises(ValueError, match="runs/a predicts 2 classes of is_metal, runs/b 3 classes of is_metal"):
         Ensemble(
-            [Predictor(first.model, first.weights, scaler, first.featurizer, {}) for scaler in (CLASSES, three_classes)]
+            [
+                Predictor(first.model, first.weights, scaler, first.featurizer, {})
+                for scaler in (CLASSES, three_classes)
+            ],
+            ["runs/a", "runs/b"],
         )
     farther = Predictor(first.model, first.weights, ENERGY, Featurizer(WholeShells(num_neighbors=9)), {})
-    with pytest.raises(ValueError, match=r"number 2 was trained on others than the first"):
+    with pytest.raises(ValueError, match=r"network 2 was trained on others than network 1"):
         Ensemble([first, farther])
     with pytest.raises(ValueError, match="needs at least two networks; got 1"):
         Ensemble([first])

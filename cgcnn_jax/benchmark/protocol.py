@@ -44,10 +44,10 @@ def run_task(
       path: `data.path`, the file or folder of its crystals; empty for the official files that were fetched.
       folder: Where the folds and the record go.
       networks: Trained per fold, with the seeds train.seed, train.seed + 1, ...; the mean of their predictions is judged.
-        Raising it later adds the missing ones.
+        Raising it later adds the missing ones; lowering it judges the first ones alone.
       load: Loads the crystals; called once, and not at all if every fold is finished.
       watcher: Told of the progress of every fold.
-      command: What the user typed, for the record.
+      command: What the user typed, for the record; empty takes that of the last fold.
 
     Returns:
       What record.json holds. None if the watcher stopped it, and the same call goes on; or if other processes have the
@@ -71,6 +71,11 @@ def run_task(
         configs.validate(one.config)
         one.place.check(configs.to_dict(one.config))
         _check_finished(one.place, configs.to_dict(one.config))
+        if networks > 1 and _finished(one.place) and not (one.place.path / "predictions.csv").is_file():
+            raise FileNotFoundError(
+                f"{one.place.path}/predictions.csv is gone, and the mean needs it; remove the folder, and the same command "
+                "trains it again"
+            )
 
     folder.mkdir(parents=True, exist_ok=True)
     crystals: Dataset | None = None
@@ -105,7 +110,7 @@ def run_task(
         alike = [place for of_fold, _, place in runs if of_fold == fold]
         records = [place.read_json("fold.json") for place in alike]
         of_folds.append(records[0] if networks == 1 else ensemble_record(task, records, alike))
-    record = task_record(task, of_folds)
+    record = task_record(task, of_folds) | ({"command": command} if command else {})
     Workdir(folder).write_json("record.json", record)
     return record
 

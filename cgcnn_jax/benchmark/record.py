@@ -15,6 +15,8 @@ from cgcnn_jax.predict import Predictor
 from cgcnn_jax.train import metrics
 from cgcnn_jax.workdir import Workdir
 
+# What a network was trained with and when.
+_OF_A_RUN = ("hardware", "versions", "commit", "command", "date")
 # Matbench leaves smaller labels out of its percentage error.
 _SMALL = 1e-5
 
@@ -105,17 +107,17 @@ def scores_of(task: Task, places: Sequence[Workdir]) -> dict[str, float]:
 
 
 def ensemble_record(task: Task, records: Sequence[Mapping[str, Any]], places: Sequence[Workdir]) -> dict[str, Any]:
-    """A fold's record of the mean of several networks, from those of each, in `ensemble`, and their predictions."""
-    first, per_second = records[0], [record["inference"]["crystals_per_second"] for record in records]
-    own = ("scores", "metrics_of_val", "epochs", "best_epoch", "seconds_to_train", "date", "commit")
+    """A fold's record of the mean of several networks, from their predictions; `ensemble` has what differs among them."""
+    last, per_second = records[-1], [record["inference"]["crystals_per_second"] for record in records]
+    own = ("scores", "metrics_of_val", "epochs", "best_epoch", "seconds_to_train", *_OF_A_RUN)
     return {
-        **{key: value for key, value in first.items() if key not in {"metrics_of_val", "epochs", "best_epoch"}},
+        **{key: value for key, value in last.items() if key not in {"metrics_of_val", "epochs", "best_epoch"}},
         "scores": scores_of(task, places),
         "parameters": sum(record["parameters"] for record in records),
         "seconds_to_train": sum(record["seconds_to_train"] for record in records),
         "train_crystals_per_second": _mean([record["train_crystals_per_second"] for record in records]),
         "inference": {
-            "crystals": first["inference"]["crystals"],
+            "crystals": last["inference"]["crystals"],
             "seconds": sum(record["inference"]["seconds"] for record in records),
             "crystals_per_second": 1 / sum(1 / rate for rate in per_second),
         },
@@ -131,13 +133,13 @@ def task_record(task: Task, folds: Sequence[Mapping[str, Any]]) -> dict[str, Any
     Every score has mean, max, min and std over the folds; std is sqrt(mean of (score - mean)^2), as on the Matbench
     leaderboard, and absent where there is one fold. Hardware, versions and commit are those of the last fold; where folds
     differ in one of them, each has its own as well. Where the mean of several networks is judged, `networks` is their
-    number and `scores_of_one` has the scores of a single one, those of each fold averaged over its networks.
+    number and `scores_of_one` has what a single one reaches: its own mean, max, min and std, averaged over the networks.
     """
     last = folds[-1]
     networks = len(last.get("ensemble", [last]))
     # What is the same in every fold stands once.
     config = dict(last["config"], data={key: value for key, value in last["config"]["data"].items() if key != "fold"})
-    once = ("hardware", "versions", "commit", "present", "left_out", "parameters", "data_digest")
+    once = (*_OF_A_RUN, "present", "left_out", "parameters", "data_digest")
     shared = {key for key in once if all(fold[key] == last[key] for fold in folds)} | {"config"}
     return {
         "suite": task.suite,
@@ -159,7 +161,7 @@ def task_record(task: Task, folds: Sequence[Mapping[str, Any]]) -> dict[str, Any
         "train_crystals_per_second": _mean([fold["train_crystals_per_second"] for fold in folds]),
         "inference_crystals_per_second": _mean([fold["inference"]["crystals_per_second"] for fold in folds]),
         "folds": [{key: value for key, value in fold.items() if key not in shared} for fold in folds],
-        **{key: last[key] for key in ("hardware", "versions", "commit", "command", "date", "data_digest")},
+        **{key: last[key] for key in (*_OF_A_RUN, "data_digest")},
         "config": config,
     }
 
@@ -178,10 +180,16 @@ def over_folds(values: Sequence[float | None]) -> dict[str, float | None]:
 
 
 def _scores_of_one(folds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    return {
-        name: over_folds([_mean([one["scores"][name] for one in fold["ensemble"]]) for fold in folds])
-        for name in folds[-1]["scores"]
-    }
+    networks = list(zip(*(fold["ensemble"] for fold in folds), strict=True))
+
+    def averaged(name: str) -> dict[str, float | None]:
+        of_networks = [over_folds([one["scores"][name] for one in network]) for network in networks]
+        return {
+            key: None if any(one[key] is None for one in of_networks) else _mean([one[key] for one in of_networks])
+            for key in of_networks[0]
+        }
+
+    return {name: averaged(name) for name in folds[-1]["scores"]}
 
 
 def _inference(place: Workdir, crystals: Dataset, test: np.ndarray) -> dict[str, float]:

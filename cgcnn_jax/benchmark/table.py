@@ -142,6 +142,7 @@ def _section(task: Task, record: Mapping[str, Any], others: Sequence[Row]) -> li
         f"on {n_subset} crystals": [_number(row.on_subset) if n_subset else "" for row in rows],
         "source": [row.source for row in rows],
     }
+    together = " of all networks" if record.get("networks", 1) > 1 else ""
     # A column without a figure says nothing.
     columns = {name: cells for name, cells in columns.items() if any(cells)}
     table = [list(columns), ["---"] * len(columns), *map(list, zip(*columns.values(), strict=True))]
@@ -149,7 +150,7 @@ def _section(task: Task, record: Mapping[str, Any], others: Sequence[Row]) -> li
         f"## {task.name} ({task.target}{unit})",
         _crystals(task, record),
         "\n".join(f"| {' | '.join(cells)} |" for cells in table),
-        f"{record['parameters']:,} parameters, {record['seconds_to_train'] / 60:.1f} min of training, "
+        f"{record['parameters']:,} parameters{together}, {record['seconds_to_train'] / 60:.1f} min of training, "
         f"{_rate(record['train_crystals_per_second'])} crystals/s in training and "
         f"{_rate(record['inference_crystals_per_second'])} in prediction, on {_of_folds(record, 'hardware', _machine)}, "
         f"{record['date'][:10]}, commit {_of_folds(record, 'commit', str)}.\n`{record['command']}`",
@@ -174,8 +175,9 @@ def _crystals(task: Task, record: Mapping[str, Any]) -> str:
 
 
 def _of_folds(record: Mapping[str, Any], key: str, name: Callable[[Any], str]) -> str:
-    """What the folds have in common, or each of the differing ones."""
-    return " and ".join(dict.fromkeys(name(fold.get(key, record[key])) for fold in record["folds"]))
+    """What all networks of all folds have in common, or each of the differing ones."""
+    runs = [record | fold | network for fold in record["folds"] for network in fold.get("ensemble", [{}])]
+    return " and ".join(dict.fromkeys(name(run[key]) for run in runs))
 
 
 def _machine(hardware: Mapping[str, Any]) -> str:

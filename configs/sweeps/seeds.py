@@ -2,10 +2,12 @@
 
   python -m experiments.sweep --config=configs/sweeps/seeds.py:band_gap --workdir=runs/gap --config.data.source=...
   python -m experiments.predict --workdir=runs/gap/trials/0000 --workdir=runs/gap/trials/0001 [...] --input=...
-After the colon: a property file of configs/, formation_energy if none is named. All have the same split.
+After the colon: a property file of configs/ and, after another one, its preset, as in seeds.py:band_gap:best;
+formation_energy if there is none. All have the same split.
 """
 
 import importlib
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -15,7 +17,11 @@ SEEDS = range(5)
 
 
 def get_config(name: str | None = None) -> ConfigDict:
-    return importlib.import_module(f"configs.{name or 'formation_energy'}").get_config()
+    file, _, preset = (name or "formation_energy").partition(":")
+    known = sorted(path.stem for path in Path(__file__).parents[1].glob("[!_]*.py"))
+    if file not in known:
+        raise ValueError(f"unknown property {file!r} after the colon; choose one of {', '.join(known)}")
+    return importlib.import_module(f"configs.{file}").get_config(preset or None)
 
 
 def get_trials(name: str | None = None) -> list[sweep.Overrides]:

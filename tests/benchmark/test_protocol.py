@@ -204,6 +204,8 @@ def test_an_ensemble_is_judged_by_the_mean_of_its_predictions(whole: Path, pair:
         assert splits[0] == splits[1]
     assert record["scores"]["mae"]["mean"] == pytest.approx(np.mean(of_folds))
     assert record["scores_of_one"]["mae"]["mean"] == pytest.approx(np.mean(of_one))
+    spreads = [np.std([fold["ensemble"][m]["scores"]["mae"] for fold in record["folds"]]) for m in (0, 1)]
+    assert record["scores_of_one"]["mae"]["std"] == pytest.approx(np.mean(spreads))
     # The norm of the mean of two errors is at most the mean of their norms, and less unless they are parallel.
     assert record["scores"]["rmse"]["mean"] < record["scores_of_one"]["rmse"]["mean"]
     once = {name: record["inference_crystals_per_second"] for record, name in ((read(whole), "one"), (record, "both"))}
@@ -271,6 +273,25 @@ def test_folds_of_two_commits_say_so(config: ConfigDict, crystals: Path, whole: 
     assert all("hardware" not in fold for fold in record["folds"])
     (tmp_path / task.name / "record.json").write_text(json.dumps(record | {"task": task.name}))
     assert f"commit {commit} and another." in markdown(tmp_path, None)
+
+
+def test_networks_of_two_machines_say_so(config: ConfigDict, crystals: Path, pair: Path, tmp_path: Path) -> None:
+    task = SUITES["matbench"]["matbench_phonons"]
+    shutil.copytree(pair, tmp_path / task.name)
+    file = tmp_path / task.name / "fold_1_seed_1" / "fold.json"
+    fold = json.loads(file.read_text())
+    hardware = fold["hardware"] | {"processor": "another", "cores": 7}
+    file.write_text(json.dumps(fold | {"hardware": hardware, "command": "theirs"}))
+    record = run_task(config, TOY, crystals, tmp_path / task.name, networks=2, command="with --networks=2")
+    assert record is not None and record["command"] == "with --networks=2"
+    assert [one["command"] for one in record["folds"][1]["ensemble"]] == ["the command", "theirs"]
+    (tmp_path / task.name / "record.json").write_text(json.dumps(record | {"task": task.name}))
+    table = markdown(tmp_path, None)
+    assert f"{fold['hardware']['cores']} cores) and cpu (another, 7 cores), {record['date'][:10]}" in table
+    assert f"{record['parameters']:,} parameters of all networks" in table
+    (tmp_path / task.name / "fold_2" / "predictions.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"fold_2/predictions\.csv is gone, and the mean needs it"):
+        run_task(config, TOY, crystals, tmp_path / task.name, networks=2)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from pymatgen.core import Structure
 
 from cgcnn_jax import Predictor
-from tests.experiments.runs import Run
+from tests.experiments.runs import TINY, Run, directory_flags
 
 
 def read_csv(text: str) -> list[dict[str, str]]:
@@ -43,15 +43,21 @@ def test_rows_keep_the_order_of_inputs_and_say_why_one_is_empty(
     assert "2 structures without one" in done.stderr
 
 
-def test_several_runs_predict_together(run: Run, trained: Path, cif_folder: Path) -> None:
+def test_several_runs_predict_together(run: Run, trained: Path, cif_folder: Path, tmp_path: Path) -> None:
+    run("train", *directory_flags(cif_folder), f"--workdir={tmp_path / 'b'}", *TINY, "--config.train.seed=1")
     inputs = (f"--input={cif_folder / 'x5.cif'}", f"--input={cif_folder / 'x2.cif'}")
-    (alone, _), together = (
-        read_csv(run("predict", *(f"--workdir={trained}" for _ in range(count)), *inputs).stdout) for count in (1, 2)
+    one, other, together = (
+        read_csv(run("predict", *(f"--workdir={workdir}" for workdir in workdirs), *inputs).stdout)
+        for workdirs in ((trained,), (tmp_path / "b",), (trained, tmp_path / "b"))
     )
-    # The same run twice: its own prediction, and no spread.
     assert list(together[0]) == ["id", "formula", "prediction", "unit", "std", "reason"]
-    assert together[0]["prediction"] == alone["prediction"]
-    assert [float(row["std"]) for row in together] == [0, 0]
+    for a, b, both in zip(one, other, together, strict=True):
+        a, b = (float(row["prediction"]) for row in (a, b))
+        assert a != b
+        assert float(both["prediction"]) == pytest.approx((a + b) / 2, rel=1e-6)
+        assert float(both["std"]) == pytest.approx(abs(a - b) / 2**0.5, rel=1e-4)
+    done = run("predict", f"--workdir={trained}", f"--workdir={trained}/", *inputs, status=1)
+    assert "are the same network; leave one of them out" in done.stderr
 
 
 def test_three_lines_of_python_predict_structures_in_memory(trained: Path, cif_folder: Path) -> None:

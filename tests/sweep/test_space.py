@@ -123,3 +123,6 @@ def test_networks_of_an_ensemble_are_one_program_of_the_property_named():
     assert {field for trial in trials for field in trial} <= set(MEMBER_FIELDS)
     assert seeds.get_config().data.target == "formation_energy_eV_per_atom"
     assert seeds.get_config("band_gap").data.target == "gap_pbe_eV"
+    assert seeds.get_config("band_gap:best").model.conv == "gated_update"
+    with pytest.raises(ValueError, match=r"unknown property 'bandgap' after the colon; choose one of .*band_gap, base"):
+        seeds.get_config("bandgap")
