@@ -9,12 +9,12 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_UNFINISHED = ".*.????????.tmp"  # what write_bytes calls a file until it is whole
+_UNFINISHED = ".*.????????.tmp"  # what written_whole calls a file until it is whole
 _LONGEST = 200  # bytes of a name; file systems take 255, and endings are to come
 
 
@@ -36,11 +36,18 @@ def file_name(text: str) -> str:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file, or leaves what was there: a kill or a full disk in the middle damages nothing."""
+    """Writes a file, or leaves what was there; see written_whole."""
+    with written_whole(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that gets its name at the end: an error, a kill or a full disk leaves what was there."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
         # mkstemp lets its user alone read the file.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)

@@ -12,7 +12,7 @@ from typing import Any
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.sources.jsonl import line_of
 from cgcnn_jax.data.sources.materials_project import find_ids, read_materials_project
-from cgcnn_jax.files import locked, write_bytes, write_text
+from cgcnn_jax.files import locked, write_text, written_whole
 from cgcnn_jax.workdir import as_csv
 
 
@@ -69,6 +69,7 @@ def fetch(
 
     Raises:
       ValueError: If OUTPUT.parts belongs to another query or another process is at it, or the query finds nothing.
+      OSError: If the Materials Project cannot be reached or refuses; finished batches are kept for the next start.
     """
     parts = output.with_name(f"{output.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)
@@ -105,9 +106,8 @@ def _fetch(
         write_text(begun, json.dumps(stored))
 
     found, size = stored["found"], stored["batch"]
-    lines, rejected = [], []
-    for start in range(0, len(found), size):
-        part = parts / f"{start:07d}.json"
+    finished = {start: parts / f"{start:07d}.json" for start in range(0, len(found), size)}
+    for start, part in finished.items():
         if not part.exists():
             entries = list(read_materials_project(client, found[start : start + size], fields))
             content = {
@@ -115,13 +115,17 @@ def _fetch(
                 "rejected": [(entry.id, entry.reason) for entry in entries if not isinstance(entry, Crystal)],
             }
             write_text(part, json.dumps(content))
-        content = json.loads(part.read_text())
-        lines += content["lines"]
-        rejected += content["rejected"]
         on_progress(min(start + size, len(found)), len(found))
 
+    # One batch in memory at a time. Without name and time in it, the same crystals are the same file.
+    n_crystal, rejected = 0, []
+    with written_whole(output) as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+        for part in finished.values():
+            content = json.loads(part.read_text())
+            packed.write("".join(content["lines"]).encode())
+            n_crystal += len(content["lines"])
+            rejected += content["rejected"]
     reasons = output.with_name(f"{output.name.removesuffix('.jsonl.gz')}.rejected.csv")
     if rejected:
         write_text(reasons, as_csv(("id", "reason"), rejected))
-    write_bytes(output, gzip.compress("".join(lines).encode(), mtime=0))
-    return Done(len(lines), len(rejected), reasons if rejected else None)
+    return Done(n_crystal, len(rejected), reasons if rejected else None)

@@ -22,6 +22,7 @@ class Client:
         self.materials = SimpleNamespace(summary=self)
         self.asked: list[dict[str, Any]] = []
         self.breaks_at = 0  # the number of the search that fails, 0 for none
+        self.breaks_with: Exception = ConnectionError("the server went away")
         salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
         alloy = Structure(Lattice.cubic(3), [{"Na": 0.5, "K": 0.5}], [[0, 0, 0]])
         self.documents = {
@@ -40,7 +41,7 @@ class Client:
     ) -> list:
         self.asked.append({"fields": fields, "material_ids": material_ids, "chemsys": chemsys})
         if self.breaks_at == len(self.asked):
-            raise ConnectionError("the server went away")
+            raise self.breaks_with
         found = [one for id, one in self.documents.items() if material_ids is None or id in material_ids]
         # In no order, and nothing but what was asked for.
         return [SimpleNamespace(**{field: getattr(one, field) for field in fields}) for one in reversed(found)]
@@ -82,6 +83,24 @@ def test_a_stopped_query_goes_on_with_the_batches_that_are_missing(tmp_path: Pat
     assert [one["material_ids"] for one in again.asked] == [["mp-3", "mp-7"], ["mp-12", "mp-101"]]
     assert (done.crystals, done.rejected, seen) == (5, 1, [(2, 6), (4, 6), (6, 6)])
     assert not (tmp_path / "nacl.jsonl.gz.parts").exists()
+
+
+def test_the_clients_own_error_is_told_and_a_mistake_of_ours_is_not_hidden(tmp_path: Path) -> None:
+    own = type("MPRestError", (Exception,), {"__module__": "mp_api.client.core.client"})
+    for breaks_at in (1, 2):
+        client = Client()
+        client.breaks_at, client.breaks_with = breaks_at, own("REST query returned with error status code 403")
+        with pytest.raises(OSError, match=r"does not answer the query: REST .* 403\. Is the key in MP_API_KEY right"):
+            materials_project.fetch(client, tmp_path / f"{breaks_at}.jsonl.gz", FIELDS, chemsys=["Na-Cl"], batch=2)
+    client.breaks_with, client.breaks_at = KeyError("ours"), 3
+    with pytest.raises(KeyError):
+        materials_project.fetch(client, tmp_path / "2.jsonl.gz", FIELDS, chemsys=["Na-Cl"], batch=2)
+
+
+def test_the_same_crystals_are_the_same_file(tmp_path: Path) -> None:
+    for name, batch in (("a", 1), ("b", 500)):
+        materials_project.fetch(Client(), tmp_path / f"{name}.jsonl.gz", FIELDS, chemsys=["Na-Cl"], batch=batch)
+    assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
 
 
 def test_batches_of_a_query_that_is_gone_are_not_taken_for_those_of_another(tmp_path: Path) -> None:

@@ -30,8 +30,12 @@ _INSIDE = {
 
 
 def find_ids(client: Any, **query: Any) -> list[str]:
-    """Ids of the materials that a query of MPRester.materials.summary.search finds, in order of their numbers."""
-    found = client.materials.summary.search(**query, fields=["material_id"])
+    """Ids of the materials that a query of MPRester.materials.summary.search finds, in order of their numbers.
+
+    Raises:
+      OSError: If the Materials Project cannot be reached or refuses.
+    """
+    found = _search(client, **query, fields=["material_id"])
     return sorted({str(one.material_id) for one in found}, key=lambda id: (len(id), id))
 
 
@@ -46,13 +50,14 @@ def read_materials_project(client: Any, ids: Sequence[str], properties: Sequence
 
     Yields:
       A Crystal for each id, and a Rejected for one that the database does not have or that cannot be used.
+
+    Raises:
+      OSError: If the Materials Project cannot be reached or refuses.
     """
     fields = sorted(
         {_INSIDE[name][0] if name in _INSIDE else name for name in properties} | {"material_id", "structure"}
     )
-    found = {
-        str(one.material_id): one for one in client.materials.summary.search(material_ids=list(ids), fields=fields)
-    }
+    found = {str(one.material_id): one for one in _search(client, material_ids=list(ids), fields=fields)}
     for id in ids:
         if id not in found:
             yield Rejected(id, f"{id}: the Materials Project has no such material any more")
@@ -62,6 +67,19 @@ def read_materials_project(client: Any, ids: Sequence[str], properties: Sequence
             yield Crystal.from_structure(id, found[id].structure, targets)
         except CrystalError as error:
             yield Rejected(id, str(error))
+
+
+def _search(client: Any, **query: Any) -> list[Any]:
+    try:
+        return client.materials.summary.search(**query)
+    except Exception as error:
+        # The client's own error, such as for a wrong key, is a plain Exception.
+        if type(error).__module__.partition(".")[0] != "mp_api":
+            raise
+        raise OSError(
+            f"the Materials Project does not answer the query: {error}. Is the key in MP_API_KEY right, and every field one "
+            "of its summary? The same command goes on with what is missing"
+        ) from error
 
 
 def _value(document: Any, name: str) -> float:
