@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -93,6 +94,9 @@ def _attempt(
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
             raise _BrokenError(f"no answer in {timeout:.0f} s") from error
+        # Refused is no network; reset while it was set up is a server that has too much to do.
+        if isinstance(error.reason, ConnectionResetError | BrokenPipeError | ssl.SSLEOFError):
+            raise _BrokenError(f"the connection broke ({error.reason!r})") from error
         raise NoNetworkError(f"{url}: cannot be reached ({error.reason})") from error
     except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
         raise _BrokenError(f"the connection broke ({error!r})") from error

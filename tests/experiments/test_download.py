@@ -3,10 +3,14 @@
 import hashlib
 import os
 import socket
+import ssl
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,3 +143,19 @@ def test_checksums_are_those_of_sha256sum_and_git(tmp_path: Path) -> None:
     assert digest(tmp_path / "hello") == hashlib.sha256(b"hello\n").hexdigest()
     # `git hash-object` of a file that holds hello and a newline.
     assert digest(tmp_path / "hello", git_blob=True) == "ce013625030ba8dba906f756967f9e9ca394464a"
+
+
+def test_a_connection_that_breaks_while_it_is_set_up_is_tried_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, reasons = urllib.request.urlopen, [ConnectionResetError(104, "reset"), ssl.SSLEOFError(8, "eof")]
+
+    def urlopen(*arguments: Any, **named: Any) -> Any:
+        # As urllib tells an error before the request is out; a server cannot be made to break off just there.
+        if reasons:
+            raise urllib.error.URLError(reasons.pop())
+        return really(*arguments, **named)
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    download(server.url("file"), tmp_path / "file", wait=0)
+    assert (tmp_path / "file").read_bytes() == CONTENT and not reasons
