@@ -29,8 +29,7 @@ def main(*names: str) -> None:
     folder = Path(FOLDER.value).expanduser() if FOLDER.value else sets.data_folder()
     if LIST.value:
         for one in sets.SETS.values():
-            there = all((folder / one.name / file.name).is_file() for file in one.files)
-            print(f"{'*' if there else ' '} {one.name:33} {one.records:>7}  {one.about}")
+            print(f"{' ' if sets.missing(one.name, folder) else '*'} {one.name:33} {one.records:>7}  {one.about}")
         print(f"* is there, in {folder}")
         return
     if len(names) != 1:
@@ -44,28 +43,43 @@ def main(*names: str) -> None:
 
 
 def _fetch(name: str, folder: Path) -> None:
-    from cgcnn_jax.data import sets, sources
+    from cgcnn_jax.data import sets
     from experiments.install import install
 
     chosen = sets.SETS[name]
     n_record = install(chosen, folder)
     print(f"{name}: {n_record} records, checked, in {folder / name}")
     print(f"licence: {chosen.licence}\ncite:    {chosen.cite}")
-    if chosen.benchmark:
-        print(f"use:     --config.data.source={chosen.source} --config.data.task={name}")
-        return
-    task = "" if chosen.source == "jarvis" else name
-    is_found = folder == sets.data_folder() and name == sources.SOURCES[chosen.source].fetched(
-        sources.Request(task=task)
-    )
-    print(
-        f"use:     --config.data.source={chosen.source}"
-        + (f" --config.data.task={task}" if task else "")
-        + ("" if is_found else f" --config.data.path={sets.locate(name, folder)}")
-    )
+    for line in _usage(name, folder):
+        print(f"use:     {line}")
+
+
+def _usage(name: str, folder: Path) -> list[str]:
+    """The flags that train on a fetched set, after what else has to be fetched for it."""
+    from cgcnn_jax.data import sets, sources
+
+    chosen, is_default = sets.SETS[name], folder == sets.data_folder()
+    source = sources.SOURCES[chosen.source]
+    task = name if chosen.benchmark or chosen.source != "jarvis" else ""
+    found = source.fetched(sources.Request(task=task))
+    # A benchmark is values and splits; its crystals are a set of their own.
+    crystals = found if chosen.benchmark and found else name
+    lines = []
+    if sets.missing(crystals, folder):
+        there = "" if is_default else f" --folder={folder}"
+        lines.append(f"python -m experiments.fetch {crystals}{there}   (the crystals of these values)")
+    flags_of_it = [f"--config.data.source={chosen.source}"]
+    if task:
+        # By name it is looked up in the default folder alone.
+        given = sets.place(name, folder) if chosen.benchmark and not is_default else task
+        flags_of_it.append(f"--config.data.task={given}")
+    if not is_default or crystals != found:
+        flags_of_it.append(f"--config.data.path={sets.place(crystals, folder)}")
+    return [*lines, " ".join(flags_of_it)]
 
 
 def _materials_project() -> None:
+    from cgcnn_jax.data.sources.materials_project import UNITS
     from experiments import materials_project
 
     if not OUTPUT.value or not OUTPUT.value.endswith(".jsonl.gz"):
@@ -91,7 +105,13 @@ def _materials_project() -> None:
         + (f" ({done.reasons})" if done.rejected else "")
     )
     print("licence: CC BY 4.0\ncite:    A. Jain et al., APL Mater. 1, 011002 (2013), doi:10.1063/1.4812323")
-    print(f"use:     --config.data.source=jsonl --config.data.path={output}")
+    # A run learns one property if none is named by hand; of several, the first.
+    target = FIELDS.value[0] if FIELDS.value else "PROPERTY"
+    unit = UNITS.get(target, "")
+    print(
+        f"use:     --config.data.source=jsonl --config.data.path={output} --config.data.target={target}"
+        + (f" --config.data.unit={unit}" if unit else "")
+    )
 
 
 if __name__ == "__main__":

@@ -60,8 +60,19 @@ def data_folder() -> Path:
     return Path(os.environ.get("CGCNN_JAX_DATA") or platformdirs.user_data_path("cgcnn_jax")).expanduser()
 
 
+def place(name: str, folder: Path) -> Path:
+    """Where the file of a set belongs, or the folder of its files if it has several."""
+    files = SETS[name].files
+    return folder / name / files[0].name if len(files) == 1 else folder / name
+
+
+def missing(name: str, folder: Path) -> list[Path]:
+    """The files of a set that are not there."""
+    return [path for file in SETS[name].files if not (path := folder / name / file.name).is_file()]
+
+
 def locate(name: str, folder: Path | None = None) -> Path:
-    """The file of a fetched set, or its folder if it has several.
+    """The `place` of a fetched set.
 
     Raises:
       FileNotFoundError: If it is not there, with the command that fetches it.
@@ -71,15 +82,13 @@ def locate(name: str, folder: Path | None = None) -> Path:
         raise ValueError(
             f"{name!r} is no set that can be fetched; name it with data.path, or choose one of {', '.join(SETS)}"
         )
-    chosen = SETS[name]
-    place = (folder or data_folder()) / name
-    missing = [file.name for file in chosen.files if not (place / file.name).is_file()]
-    if missing:
+    folder = folder or data_folder()
+    if lacking := missing(name, folder):
         raise FileNotFoundError(
-            f"{name} is not there ({place / missing[0]}); fetch it with\n  python -m experiments.fetch {name}\n"
+            f"{name} is not there ({lacking[0]}); fetch it with\n  python -m experiments.fetch {name}\n"
             "or name a file with --config.data.path=PATH"
         )
-    return place / chosen.files[0].name if len(chosen.files) == 1 else place
+    return place(name, folder)
 
 
 _MATMINER = "github.com/hackingmaterials/matminer, src/matminer/datasets/dataset_metadata.json (8ddb18c7)"

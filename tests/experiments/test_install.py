@@ -16,6 +16,7 @@ from cgcnn_jax.data import sets
 from cgcnn_jax.data.sets import DataSet, File
 from cgcnn_jax.data.sources import read_demo
 from cgcnn_jax.files import locked
+from experiments import fetch as command
 from experiments.install import install
 from tests.experiments.runs import ROOT
 from tests.experiments.server import Server, serve
@@ -196,7 +197,36 @@ def fetch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_checks_what_was_brought_and_says_how_to_use_it(tmp_path: Path) -> None:
+def test_the_command_says_whose_a_set_is_and_how_to_use_it(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CGCNN_JAX_DATA", str(tmp_path / "data"))
+    monkeypatch.setitem(sets.SETS, "a_set", a_set(server))
+    command._fetch("a_set", tmp_path / "data")
+    said = capsys.readouterr().out
+    assert f"a_set: 300 records, checked, in {tmp_path / 'data' / 'a_set'}\nlicence: free\ncite:    nobody\n" in said
+    assert said.endswith(f"use:     --config.data.source=jarvis --config.data.path={tmp_path}/data/a_set/set.json.gz\n")
+
+
+def test_a_benchmark_is_used_with_the_crystals_it_is_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CGCNN_JAX_DATA", str(tmp_path))
+    first = "python -m experiments.fetch jarvis_megnet   (the crystals of these values)"
+    task = "--config.data.source=jarvis --config.data.task=megnet_e_form"
+    assert command._usage("megnet_e_form", tmp_path) == [first, task]
+    # Elsewhere both files are named, for a task's name is looked up in the default folder.
+    other = tmp_path / "other"
+    file, crystals = (sets.place(name, other) for name in ("megnet_e_form", "jarvis_megnet"))
+    crystals.parent.mkdir(parents=True)
+    crystals.touch()
+    named = f"--config.data.source=jarvis --config.data.task={file} --config.data.path={crystals}"
+    assert command._usage("megnet_e_form", other) == [named]
+    assert command._usage("matbench_phonons", other)[-1] == (
+        f"--config.data.source=matbench --config.data.task=matbench_phonons --config.data.path={other}/matbench_phonons/"
+        "matbench_phonons.json.gz"
+    )
+
+
+def test_the_command_checks_what_was_brought(tmp_path: Path) -> None:
     """No set is small enough to make here, so a benchmark's wrong content stands for all."""
     name = "dft_3d_slme"
     brought = tmp_path / name / f"{name}.json.zip"
