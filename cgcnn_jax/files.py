@@ -43,11 +43,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that gets its name at the end: an error, a kill or a full disk leaves what was there."""
+    """A file to write that gets its name at the end: an error, a kill, a full disk or a power cut leaves what was there."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
+            # Or a machine that loses its power may find the name and nothing in it.
+            file.flush()
+            os.fsync(file.fileno())
         # mkstemp lets its user alone read the file.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)

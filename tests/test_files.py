@@ -29,7 +29,7 @@ HOSTILE = [
 def test_whatever_a_text_says_its_file_lies_in_the_folder(tmp_path, text):
     folder = tmp_path / "folder"
     folder.mkdir()
-    # As long as the endings that are put behind it, and the temporary file of write_bytes.
+    # As long as the endings that are put behind it, and the temporary file of written_whole.
     write_text(folder / f"{file_name(text)}_12.json", "written")
     (written,) = tmp_path.rglob("*.json")
     assert written.parent == folder and written.read_text() == "written"
@@ -58,3 +58,22 @@ def test_a_killed_write_leaves_nothing_once_the_folder_is_held_again(tmp_path, m
     with locked(tmp_path / ".lock", "held"):
         assert {path.name for path in tmp_path.iterdir()} == {".lock", "kept.json", ".hidden", "mine.tmp", ".mine.tmp"}
     assert (tmp_path / "kept.json").read_text() == "old"
+
+
+def test_a_file_gets_its_name_when_its_content_is_on_the_disk(tmp_path, monkeypatch):
+    happened = []
+
+    def told(name, function):
+        def wrapper(*arguments):
+            happened.append(
+                (name, (tmp_path / "a").exists(), [os.path.getsize(path) for path in tmp_path.glob(".a.*")])
+            )
+            return function(*arguments)
+
+        return wrapper
+
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, told(name, getattr(os, name)))
+    write_text(tmp_path / "a", "12345")
+    assert happened == [("fsync", False, [5]), ("replace", False, [5])]
+    assert (tmp_path / "a").read_text() == "12345"
