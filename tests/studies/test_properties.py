@@ -105,6 +105,13 @@ def test_runs_of_a_property_are_nested_and_judged_alike(data: Path, tmp_path: Pa
     assert [(job.conv, job.n_train) for job in jobs] == [(conv, n) for n in (16, 48) for conv in CONVOLUTIONS]
     assert [job.path for job in jobs[:2]] == ["formation_energy/sum_16", "formation_energy/gated_norm_16"]
     assert {job.n_val for job in jobs} == {16}
+    # The convolution and what it cannot train without are all that is different.
+    one, other = (configs.to_dict(study(data, tmp_path)._config(job)) for job in jobs[:2])
+    assert configs.differences(other, one) == [
+        "model.conv: 'gated_norm' -> 'sum'",
+        "optimizer.clip_norm: 0.0 -> 1.0",
+        "optimizer.learning_rate: 0.005 -> 0.002",
+    ]
 
 
 def test_small_training_sets_get_more_epochs_up_to_a_limit() -> None:
@@ -152,7 +159,7 @@ def test_another_size_is_refused(data: Path, tmp_path: Path) -> None:
 
 def test_a_finished_run_of_another_configuration_is_refused(data: Path, tmp_path: Path) -> None:
     one = study(data, tmp_path)
-    (job, *_) = one.jobs("formation_energy")
+    (job,) = one.jobs("formation_energy", convs=("gated_norm",))
     place = one.place(job)
     place.path.mkdir(parents=True)
     place.write_json("record.json", {"config": configs.to_dict(one._config(job)), "data_digest": "x"})
@@ -166,8 +173,8 @@ def test_a_finished_run_of_another_configuration_is_refused(data: Path, tmp_path
     with pytest.raises(ValueError, match=r"another configuration:\n  optimizer\.learning_rate: 0\.005 -> 0\.0001"):
         study(data, tmp_path, config=slower).run([job])
     # And other runs are not set beside it if the crystals are others.
-    with pytest.raises(ValueError, match=r"the data changed since .*sum_48 was finished"):
-        one.run(one.jobs("formation_energy", convs=("gated_norm",)))
+    with pytest.raises(ValueError, match=r"the data changed since .*gated_norm_48 was finished"):
+        one.run(one.jobs("formation_energy", convs=("sum",)))
 
 
 def test_crystals_that_left_the_data_are_told(data: Path, tmp_path: Path) -> None:
