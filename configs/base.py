@@ -88,7 +88,8 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.model.task = "regression"  # or classification, with cross entropy
     config.model.num_classes = 2
     # sum (Eq. 4), gated (Eq. 5 as printed), gated_norm (Eq. 5 as released), gated_mlp (that, with two-layer networks in
-    # gate and core; PotNet, ComFormer), gated_update (that, with a two-layer network at every atom after the sum)
+    # gate and core; PotNet, ComFormer), gated_update (that, with a two-layer network at every atom after the sum). The
+    # first two have no normalisation and want shorter steps: optimizer.learning_rate=2e-3 and clip_norm=1, or 1e-3
     config.model.conv = "gated_norm"
     config.model.num_convs = 4  # R; the published formation-energy weights have 4
     config.model.features = 64  # width of atom vectors
