@@ -1,27 +1,24 @@
 """Ensemble: several trained networks that predict as one, and say how far they agree."""
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.portion import Portion
 from cgcnn_jax.graph import CrystalGraphs
-from cgcnn_jax.predict import Predictor, entries_of, portion_table, predict_table
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
+from cgcnn_jax.predict import Predictor, TablePredictor, portion_table
 
 
-class Ensemble:
+class Ensemble(TablePredictor):
     """The mean of networks that were trained alike but for their seeds (deep ensemble, Lakshminarayanan et al. 2017).
 
     Their spread says how much a prediction depends on the accidents of training. It is large where the training crystals
     say little, but no error bar: what all networks get wrong alike, it does not show.
+
+    `predict` and `predict_entries` have the mean in place of the prediction, and the spreads besides, in columns after the
+    others: `std`, or with several properties or classes `std of COLUMN`.
 
     >>> Ensemble.restore(["runs/seed_0", "runs/seed_1"]).predict([structure])  # doctest: +SKIP
 
@@ -58,23 +55,6 @@ class Ensemble:
         """From the work directories of training runs; see `Predictor.restore`."""
         workdirs = list(workdirs)
         return cls([Predictor.restore(workdir) for workdir in workdirs], [str(workdir) for workdir in workdirs])
-
-    def predict(self, structures: "Iterable[Structure | str | Path] | Structure | str | Path") -> pd.DataFrame:
-        """As `Predictor.predict`, with the columns of `predict_entries`."""
-        return self.predict_entries(entries_of(structures))
-
-    def predict_entries(
-        self,
-        entries: Iterable[Entry | Rejected],
-        *,
-        executor: Executor | None = None,
-        on_progress: Callable[[int], None] | None = None,
-    ) -> pd.DataFrame:
-        """As `Predictor.predict_entries`, with the mean in place of the prediction, and the spreads besides.
-
-        Their columns come after the others: `std`, or with several properties or classes `std of COLUMN`.
-        """
-        return predict_table(self, entries, executor, on_progress)
 
     def predict_graphs(self, graphs: CrystalGraphs) -> tuple[np.ndarray, np.ndarray]:
         """Mean and spread sqrt(sum_m (p_m - mean)^2 / (M - 1)) of the M networks' values, as `Predictor.predict_graphs`."""

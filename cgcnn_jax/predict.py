@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,60 @@ class Inspection(NamedTuple):
     messages: np.ndarray | None
 
 
-class Predictor:
+class TablePredictor:
+    """What predicts structures, a portion at a time, and says in a table what came out.
+
+    Attributes:
+      featurizer: Structure to graph.
+    """
+
+    featurizer: Featurizer
+
+    def columns(self) -> list[str]:
+        """Names of the columns between formula and reason, in `predict_entries`."""
+        raise TypeError(f"{type(self).__name__} has no columns")
+
+    def predict_portion(self, portion: Portion) -> pd.DataFrame:
+        """A row per structure of a portion, as `predict_entries`."""
+        raise TypeError(f"{type(self).__name__} has no predict_portion")
+
+    def predict(self, structures: "Iterable[Structure | str | Path] | Structure | str | Path") -> pd.DataFrame:
+        """Predicts for pymatgen structures, or paths of structure files and folders of them; several or one.
+
+        Returns:
+          A row per structure, in input order; see `predict_entries`.
+        """
+        return self.predict_entries(entries_of(structures))
+
+    def predict_entries(
+        self,
+        entries: Iterable[Entry | Rejected],
+        *,
+        executor: Executor | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> pd.DataFrame:
+        """Predicts for what a source yields.
+
+        Args:
+          entries: Crystals or files.
+          executor: Builds the graphs; None does so in this process.
+          on_progress: Called with the number of crystals done since the last call.
+
+        Returns:
+          A row per entry, in input order: id, formula, then `prediction` and `unit` (one property), a column per
+          property, or `class` and `probability_k`; `reason` says why a crystal has no prediction, and is empty else.
+        """
+        frames = []
+        for portion in portions(entries):
+            frames.append(self.predict_portion(build(portion, self.featurizer, executor)))
+            if on_progress:
+                on_progress(len(portion))
+        if not frames:
+            return pd.DataFrame(columns=["id", "formula", *self.columns(), "reason"])
+        return pd.concat(frames, ignore_index=True)
+
+
+class Predictor(TablePredictor):
     """Predicts properties of crystals with a trained model.
 
     >>> Predictor.restore("runs/demo").predict([structure])  # doctest: +SKIP
@@ -122,34 +175,6 @@ class Predictor:
         assert weights is not None
         table = np.asarray(weights.constants["atom_table"])
         return cls(model, weights, scaler, configs.build_featurizer(config, table), about)
-
-    def predict(self, structures: "Iterable[Structure | str | Path] | Structure | str | Path") -> pd.DataFrame:
-        """Predicts for pymatgen structures, or paths of structure files and folders of them; several or one.
-
-        Returns:
-          A row per structure, in input order; see `predict_entries`.
-        """
-        return self.predict_entries(entries_of(structures))
-
-    def predict_entries(
-        self,
-        entries: Iterable[Entry | Rejected],
-        *,
-        executor: Executor | None = None,
-        on_progress: Callable[[int], None] | None = None,
-    ) -> pd.DataFrame:
-        """Predicts for what a source yields.
-
-        Args:
-          entries: Crystals or files.
-          executor: Builds the graphs; None does so in this process.
-          on_progress: Called with the number of crystals done since the last call.
-
-        Returns:
-          A row per entry, in input order: id, formula, then `prediction` and `unit` (one property), a column per
-          property, or `class` and `probability_k`; `reason` says why a crystal has no prediction, and is empty else.
-        """
-        return predict_table(self, entries, executor, on_progress)
 
     def predict_graphs(self, graphs: CrystalGraphs) -> np.ndarray:
         """Values in units [n_graph, n_target], or class probabilities [n_graph, num_classes], in order."""
@@ -305,33 +330,6 @@ class Predictor:
             held = self._budget or PadBudget(1, 1, 1)
             self._budget = PadBudget(*(max(have, _roomy(want)) for have, want in zip(held, need, strict=True)))
         return self._budget
-
-
-class Tabular(Protocol):
-    """What `predict_table` asks: see `Predictor`."""
-
-    featurizer: Featurizer
-
-    def columns(self) -> list[str]: ...
-
-    def predict_portion(self, portion: Portion) -> pd.DataFrame: ...
-
-
-def predict_table(
-    predicting: Tabular,
-    entries: Iterable[Entry | Rejected],
-    executor: Executor | None,
-    on_progress: Callable[[int], None] | None,
-) -> pd.DataFrame:
-    """`Predictor.predict_entries` of whatever predicts portions."""
-    frames = []
-    for portion in portions(entries):
-        frames.append(predicting.predict_portion(build(portion, predicting.featurizer, executor)))
-        if on_progress:
-            on_progress(len(portion))
-    if not frames:
-        return pd.DataFrame(columns=["id", "formula", *predicting.columns(), "reason"])
-    return pd.concat(frames, ignore_index=True)
 
 
 def portion_table(

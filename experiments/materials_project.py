@@ -106,8 +106,8 @@ def _fetch(
         write_text(begun, json.dumps(stored))
 
     found, size = stored["found"], stored["batch"]
-    finished = {start: parts / f"{start:07d}.json" for start in range(0, len(found), size)}
-    for start, part in finished.items():
+    batches = {start: parts / f"{start:07d}.json" for start in range(0, len(found), size)}
+    for start, part in batches.items():
         if not part.exists():
             entries = list(read_materials_project(client, found[start : start + size], fields))
             content = {
@@ -119,13 +119,14 @@ def _fetch(
 
     # One batch in memory at a time. Without name and time in it, the same crystals are the same file.
     n_crystal, rejected = 0, []
+    reasons = output.with_name(f"{output.name.removesuffix('.jsonl.gz')}.rejected.csv")
     with written_whole(output) as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
-        for part in finished.values():
+        for part in batches.values():
             content = json.loads(part.read_text())
             packed.write("".join(content["lines"]).encode())
             n_crystal += len(content["lines"])
             rejected += content["rejected"]
-    reasons = output.with_name(f"{output.name.removesuffix('.jsonl.gz')}.rejected.csv")
-    if rejected:
-        write_text(reasons, as_csv(("id", "reason"), rejected))
+        # Before the crystals get their name: whoever finds them finds what is left out.
+        if rejected:
+            write_text(reasons, as_csv(("id", "reason"), rejected))
     return Done(n_crystal, len(rejected), reasons if rejected else None)

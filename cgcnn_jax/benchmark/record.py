@@ -15,8 +15,9 @@ from cgcnn_jax.predict import Predictor
 from cgcnn_jax.train import metrics
 from cgcnn_jax.workdir import Workdir
 
-# What a network was trained with and when.
-_OF_A_RUN = ("hardware", "versions", "commit", "command", "date")
+# What a network was trained with; and how and when.
+_WITH = ("hardware", "versions", "commit")
+_OF_A_RUN = (*_WITH, "command", "date")
 # Matbench leaves smaller labels out of its percentage error.
 _SMALL = 1e-5
 
@@ -83,7 +84,7 @@ def fold_record(task: Task, fold: int, place: Workdir, crystals: Dataset, split:
         "inference": _inference(place, crystals, split["test"]),
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **{key: summary[key] for key in ("hardware", "versions", "commit")},
+        **{key: summary[key] for key in _WITH},
     }
 
 
@@ -139,7 +140,7 @@ def task_record(task: Task, folds: Sequence[Mapping[str, Any]]) -> dict[str, Any
     networks = len(last.get("ensemble", [last]))
     # What is the same in every fold stands once.
     config = dict(last["config"], data={key: value for key, value in last["config"]["data"].items() if key != "fold"})
-    once = (*_OF_A_RUN, "present", "left_out", "parameters", "data_digest")
+    once = (*_WITH, "present", "left_out", "parameters", "data_digest")
     shared = {key for key in once if all(fold[key] == last[key] for fold in folds)} | {"config"}
     return {
         "suite": task.suite,
