@@ -1,7 +1,9 @@
 """ASE: databases (.db, .json) and what ase.io reads frame by frame (.traj, .extxyz, .xyz and more)."""
 
+import contextlib
 import math
 import re
+import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +38,9 @@ def read_ase(path: str | Path) -> Iterator[Crystal | Rejected]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'a folder, not a file' if path.exists() else 'no such file'}")
     if path.suffix in _XYZ:
-        _check_columns(path)
+        _check_xyz(path)
+    if path.suffix == ".db":
+        _check_database(path)
     number = 0
     frames = _rows(path) if path.suffix in _DATABASES else _frames(path)
     try:
@@ -52,12 +56,16 @@ def read_ase(path: str | Path) -> Iterator[Crystal | Rejected]:
         raise ValueError(f"{path}: ase cannot read it after {number} ({type(error).__name__}: {error})") from error
 
 
-def _check_columns(path: Path) -> None:
-    """Refuses an extended xyz of very many columns, for ase makes room for all that a frame states.
+def _check_xyz(path: Path) -> None:
+    """Refuses an xyz of which ase would read a part, or for which it would ask for any amount of memory.
+
+    A frame is a number of atoms, a comment, and a line for each atom, perhaps with lines VEC behind. At an empty line
+    instead of a number ase ends, whatever follows. It makes room for all the columns that a comment states.
 
     Raises:
-      ValueError: If it is one.
+      ValueError: If frames follow such a line, or columns are very many.
     """
+    left, empty = 0, 0
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             stated = re.search(r'Properties="?([^\s"]*)', line)
@@ -67,6 +75,18 @@ def _check_columns(path: Path) -> None:
                 raise ValueError(
                     f"{path}: line {number} states {sum(counts):,} columns; more than {_MOST_COLUMNS:,} are not read"
                 )
+            text = line.strip()
+            if left:
+                left -= 1
+            elif not text:
+                empty = empty or number
+            elif empty:
+                raise ValueError(
+                    f"{path}: line {empty} is empty where a frame begins, and ase would read nothing behind it; remove "
+                    "the empty lines between frames"
+                )
+            elif text.isdecimal():
+                left = int(text[:18]) + 1
 
 
 def _rows(path: Path) -> Iterator[tuple[int, "Atoms", Mapping[str, Any]]]:
@@ -78,10 +98,25 @@ def _rows(path: Path) -> Iterator[tuple[int, "Atoms", Mapping[str, Any]]]:
             yield row.id, row.toatoms(), energy | row.key_value_pairs
 
 
+def _check_database(path: Path) -> None:
+    """Refuses another program's SQLite file, in which ase would make its tables, and find them empty.
+
+    Raises:
+      ValueError: If it is one.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error:
+        return  # ase does not write into what it cannot open either, and says what is wrong
+    if "systems" not in tables:
+        raise ValueError(f"{path}: no database of ase, which has a table systems; this has {sorted(tables)}")
+
+
 def _frames(path: Path) -> Iterator[tuple[int, "Atoms", Mapping[str, Any]]]:
     from ase.io import iread
 
-    for number, atoms in enumerate(iread(path, index=":")):
+    for number, atoms in enumerate(iread(path, index=":", do_not_split_by_at_sign=True)):
         results = atoms.calc.results if atoms.calc is not None else {}
         energy = {"energy": results["energy"]} if "energy" in results else {}
         yield number, atoms, energy | atoms.info

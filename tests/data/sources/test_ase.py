@@ -1,5 +1,7 @@
 """ASE databases and trajectories, written by ASE itself."""
 
+import contextlib
+import sqlite3
 import sys
 
 import numpy as np
@@ -80,3 +82,41 @@ def test_an_xyz_of_a_hundred_million_columns_takes_no_memory(tmp_path, atoms, co
         ValueError, match=r"a\.extxyz: line \d+ states 1?[09,]+\d columns; more than 1,000 are not read"
     ):
         list(read_ase(path))
+
+
+def test_frames_behind_an_empty_line_are_not_lost(tmp_path, atoms):
+    path = tmp_path / "joined.extxyz"
+    atoms.write(path)
+    frame = path.read_text()
+    lines = frame.splitlines(keepends=True)
+    path.write_text(frame + "\n \n")
+    assert len(list(read_ase(path))) == 1
+    molecule = tmp_path / "molecule.xyz"
+    molecule.write_text("1\n\nNa 0 0 0\n" * 2)  # an empty comment
+    assert len(list(read_ase(molecule))) == 2
+    path.write_text(frame + "\n" + frame)
+    with pytest.raises(
+        ValueError, match=rf"joined\.extxyz: line {len(lines) + 1} is empty where a frame begins.*remove"
+    ):
+        list(read_ase(path))
+
+
+@pytest.mark.parametrize("suffix", [".extxyz", ".traj"])
+def test_a_name_with_an_at_sign_is_a_name(tmp_path, atoms, suffix):
+    other = atoms.copy()
+    other.info["id"], atoms.info["id"] = "other", "mine"
+    atoms.write(tmp_path / f"set@1{suffix}")
+    other.write(tmp_path / "set", format=suffix[1:])
+    assert [crystal.id for crystal in read_ase(tmp_path / f"set@1{suffix}")] == ["mine"]
+
+
+def test_a_database_of_another_program_is_refused_and_stays_as_it_is(tmp_path):
+    pytest.importorskip("ase")
+    path = tmp_path / "mine.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE results (formula TEXT)")
+        database.commit()
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"^\S*mine\.db: no database of ase, .* this has \['results'\]"):
+        list(read_ase(path))
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["mine.db"]
