@@ -115,15 +115,16 @@ def find(marks: Fingerprints, split: Split, tolerance: float = TOLERANCE) -> Twi
     part = np.full(len(marks.n_element), -1)
     for number, name in enumerate(NAMES):
         part[split[name]] = number
-    twin, apart = np.full(len(part), -1), np.zeros(len(part))
+    twin, apart = np.full(len(part), -1), np.full(len(part), np.inf)
     for asks, has in ((1, 0), (2, 0), (2, 1)):
-        for pair in _candidates(marks, tolerance, (part == asks) & (twin < 0) | (part == has)):
+        is_asked, is_there = (part == asks) & (twin < 0), part == has
+        for pair in _candidates(marks, tolerance, is_asked | is_there):
             for one, other in (pair, pair[::-1]):
-                wanted = (part[one] == asks) & (part[other] == has) & (twin[one] < 0)
+                wanted = is_asked[one] & is_there[other]
                 one, other = one[wanted], other[wanted]
                 difference = marks.apart(one, other)
-                is_twin = difference <= tolerance
-                twin[one[is_twin]], apart[one[is_twin]] = other[is_twin], difference[is_twin]
+                is_nearest = (difference <= tolerance) & (difference < apart[one])
+                twin[one[is_nearest]], apart[one[is_nearest]] = other[is_nearest], difference[is_nearest]
     found = np.flatnonzero(twin >= 0)
     found = found[np.argsort(-part[found], kind="stable")]
     names = tuple((NAMES[part[one]], NAMES[part[other]]) for one, other in zip(found, twin[found], strict=True))

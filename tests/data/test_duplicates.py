@@ -190,7 +190,10 @@ def test_twins_are_those_of_all_pairs(steps, seed):
         if alike[one, other] and (part[one], part[other]) in ((1, 0), (2, 0), (2, 1))
     }
     assert set(twins.crystal.tolist()) == expected and len(twins.crystal) == len(expected)
-    assert all(alike[one, other] for one, other in zip(twins.crystal, twins.twin, strict=True))
+    for one, other, (_, has) in zip(twins.crystal, twins.twin, twins.split, strict=True):
+        rivals = np.flatnonzero(part == ("train", "val").index(has))
+        nearest = np.abs(np.subtract(np.array(steps)[rivals], steps[one])).min()
+        assert other in rivals and abs(steps[other] - steps[one]) == nearest
     in_train = {one for one in expected if (alike[one] & (part == 0)).any()}
     assert {
         one for one, name in zip(twins.crystal.tolist(), twins.split, strict=True) if name[1] == "train"
