@@ -64,7 +64,7 @@ def read_jarvis(
     Args:
       path: A .json, .json.zip or .json.gz list, or JSON lines (read_jsonl's), a file or a folder.
       benchmark: A leaderboard's .json.zip: its crystals alone are taken, each with its split and, under both names of
-        the benchmark's property, its value.
+        the benchmark's property, its value. Those that the file lacks are rejected.
       targets: What is to be learned; for JSON lines whose splits differ from property to property
         (meta.split_other[PROPERTY]).
 
@@ -75,18 +75,28 @@ def read_jarvis(
     path = Path(path)
     wanted = read_benchmark(benchmark) if benchmark else None
     names = (task_of(benchmark).column, task_of(benchmark).target) if benchmark else ()
+    entries = _read_lines(path, targets) if is_lines(path) else _read_list(path)
+    if wanted is None:
+        yield from entries
+        return
+    seen: set[str] = set()
     found = False
-    for entry in _read_lines(path, targets) if is_lines(path) else _read_list(path):
-        if wanted is None or isinstance(entry, Rejected):
-            # A record that cannot be read matters only if the benchmark has it.
-            if wanted is None or entry.id in wanted:
-                yield entry
-        elif entry.id in wanted:
+    for entry in entries:
+        # A record that cannot be read matters only if the benchmark has it.
+        if entry.id not in wanted:
+            continue
+        seen.add(entry.id)
+        if isinstance(entry, Rejected):
+            yield entry
+        else:
             found = True
             split, value = wanted[entry.id]
             yield replace(entry, targets={**entry.targets, **dict.fromkeys(names, value)}, split=split)
-    if wanted is not None and not found:
+    if not found:
         raise ValueError(f"{path}: holds none of the {len(wanted)} crystals of {benchmark}")
+    for id in wanted:
+        if id not in seen:
+            yield Rejected(id, f"{id}: a crystal of {benchmark} that {path} does not hold")
 
 
 def read_task_lines(path: str | Path, task: Task) -> Iterator[Crystal | Rejected]:

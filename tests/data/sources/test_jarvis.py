@@ -58,8 +58,9 @@ def test_a_benchmark_chooses_crystals_values_and_split(tmp_path):
     renamed = {"id": "mp-10", "atoms": record()["atoms"]}
     zipped(tmp_path / "megnet.json.zip", [renamed])
     values = zipped(tmp_path / "megnet_e_form.json.zip", {"train": {"mp-10": "-0.5"}, "test": {"mp-11": "0"}})
-    (crystal,) = read_jarvis(tmp_path / "megnet.json.zip", values)
+    crystal, absent = read_jarvis(tmp_path / "megnet.json.zip", values)
     assert (crystal.id, crystal.split, crystal.targets["e_form"]) == ("mp-10", "train", -0.5)
+    assert absent.id == "mp-11" and absent.reason.endswith(f"{tmp_path / 'megnet.json.zip'} does not hold")
 
 
 def test_what_cannot_be_used_is_rejected_or_refused(tmp_path):
