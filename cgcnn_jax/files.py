@@ -96,14 +96,21 @@ def lock_if_free(path: Path, *, waits: bool = False) -> Iterator[bool]:
     """Holds a lock file unless another process does, which the value tells; with `waits`, waits until none does.
 
     The lock ends with the process that holds it, however that ends.
+
+    Raises:
+      OSError: If the file system has no locks.
     """
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
             is_held = True
-        except OSError:
-            # Waiting ends in an error only where there are no locks at all.
-            if waits:
-                raise
+        except BlockingIOError:
             is_held = False
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{error.strerror}: this file system has no locks, which keep two processes from writing one folder; "
+                "choose a folder on another, or let it be mounted with them",
+                str(path),
+            ) from error
         yield is_held

@@ -1,10 +1,11 @@
 """Files written whole or not at all, and names of files that texts of the data become."""
 
+import errno
 import os
 
 import pytest
 
-from cgcnn_jax.files import file_name, locked, write_text
+from cgcnn_jax.files import file_name, lock_if_free, locked, write_text
 
 HOSTILE = [
     "../../x",
@@ -77,3 +78,16 @@ def test_a_file_gets_its_name_when_its_content_is_on_the_disk(tmp_path, monkeypa
     write_text(tmp_path / "a", "12345")
     assert happened == [("fsync", False, [5]), ("replace", False, [5])]
     assert (tmp_path / "a").read_text() == "12345"
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_file_system_without_locks_is_not_taken_for_another_process(tmp_path, monkeypatch, waits):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with (
+        pytest.raises(OSError, match=r"this file system has no locks, .*\.lock"),
+        lock_if_free(tmp_path / ".lock", waits=waits),
+    ):
+        pass
