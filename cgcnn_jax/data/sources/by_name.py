@@ -18,7 +18,7 @@ def read_input(path: str | Path) -> Iterator[Entry | Rejected]:
 
     Raises:
       FileNotFoundError: If there is no such file.
-      ValueError: If the file cannot be read as what its name says.
+      ValueError: If the file cannot be read as what its name says, or a folder holds JSON lines and structure files.
     """
     for entry in read_unparsed(path):
         yield entry.parse() if isinstance(entry, CrystalLine) else entry
@@ -34,7 +34,14 @@ def read_unparsed(path: str | Path) -> Iterator[Entry | Rejected | CrystalLine]:
     """As read_input, but JSON lines are left to be parsed."""
     path = Path(path).expanduser()
     task = path.name.removesuffix(".gz").removesuffix(".json")
-    if path.name.endswith(jsonl.SUFFIXES) or (path.is_dir() and _has_lines(path)):
+    if path.is_dir() and (lines := _lines_in(path)):
+        if files.holds_structures(path):
+            raise ValueError(
+                f"{path}: holds structure files and JSON lines ({', '.join(lines[:3])}), of which one kind alone would be "
+                "read; name the files, or move one kind to another folder"
+            )
+        return jsonl.read_lines(path)
+    if path.name.endswith(jsonl.SUFFIXES):
         return jsonl.read_lines(path)
     if path.name.endswith((".json", ".json.gz")) and task in matbench.TASKS:
         return matbench.read_matbench(path, task)
@@ -45,5 +52,5 @@ def read_unparsed(path: str | Path) -> Iterator[Entry | Rejected | CrystalLine]:
     return files.read_files([path])
 
 
-def _has_lines(folder: Path) -> bool:
-    return any(path.name.endswith(jsonl.SUFFIXES) for path in folder.iterdir())
+def _lines_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.endswith(jsonl.SUFFIXES))

@@ -43,6 +43,11 @@ def read_files(paths: Iterable[str | Path]) -> Iterator[CrystalFile | Rejected]:
             yield Rejected(printable(str(path)), f"{printable(str(path))}: {what}")
 
 
+def holds_structures(folder: Path) -> bool:
+    """Whether read_files finds structure files in a folder."""
+    return any(not isinstance(file, Rejected) for file in _walk(folder))
+
+
 def read_structure(path: Path) -> "Structure":
     """Parses one file with pymatgen.
 

@@ -90,6 +90,9 @@ def line_of(crystal: Crystal) -> str:
 
 
 def _lines_of(file: Path) -> Iterator[CrystalLine]:
+    if file.suffix == ".gz" and not file.stat().st_size:
+        # To gzip this is a file of nothing; what was to be written has been lost.
+        raise ValueError(f"{file}: damaged (0 bytes, and an empty gzip file has more); fetch or make it again")
     opened = gzip.open(file, "rt", encoding="utf-8-sig") if file.suffix == ".gz" else file.open(encoding="utf-8-sig")
     number = 0
     with opened as lines:

@@ -71,3 +71,11 @@ def test_a_table_of_cdvae(rock_salt: Crystal, tmp_path: Path) -> None:
     (found,) = read_input(tmp_path / "val.csv")
     assert not isinstance(found, Rejected | CrystalLine)
     assert found.read().formula == "NaCl"
+
+
+def test_a_folder_of_both_kinds_is_refused(lines: Path, rock_salt: Crystal) -> None:
+    (lines / "deep").mkdir()
+    rock_salt.to_structure().to(str(lines / "deep" / "x.cif"))
+    with pytest.raises(ValueError, match=r"holds structure files and JSON lines \(a\.jsonl, b\.jsonl\.gz\), .*; name"):
+        read_unparsed(lines)
+    assert len(list(read_unparsed(lines / "a.jsonl"))) == 4

@@ -70,10 +70,12 @@ def test_a_truncated_file_is_an_error_after_what_was_whole(tmp_path):
     assert len(seen) > 1000 and all(isinstance(crystal, Crystal) for crystal in seen)
 
 
-@pytest.mark.parametrize("content", [b"not gzip at all", gzip.compress(b"\xff\xfe\xfa")], ids=["no gzip", "no utf-8"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not gzip at all", gzip.compress(b"\xff\xfe\xfa")], ids=["emptied", "no gzip", "no utf-8"]
+)
 def test_other_damage_is_an_error_too(tmp_path, content):
     (tmp_path / "set.jsonl.gz").write_bytes(content)
-    with pytest.raises(ValueError, match="damaged after line 0"):
+    with pytest.raises(ValueError, match=r"set\.jsonl\.gz: damaged"):
         list(read_jsonl(tmp_path / "set.jsonl.gz"))
 
 
