@@ -60,7 +60,8 @@ def from_source(labels: Sequence[str | None]) -> Split:
     known = {label for label in labels if label is not None}
     if not {"train"} <= known <= set(NAMES):
         raise ValueError(
-            f"split.kind=source needs crystals marked train, and val and test if any; the source has {sorted(known)}"
+            f"split.kind=source needs crystals marked train, and val and test if any; the source has {sorted(known)} "
+            "(--config.split.kind=ratio draws a split)"
         )
     return {name: np.flatnonzero([label == name for label in labels]) for name in NAMES}
 
@@ -117,9 +118,15 @@ def _one_fold(
 ) -> Split:
     """The split that tests on some crystals and draws val from the others."""
     rest = np.flatnonzero(~is_test)
-    rest_groups = [groups[i] for i in rest.tolist()] if groups else None
-    inner = by_ratio([ids[i] for i in rest.tolist()], (1 - val_ratio, val_ratio, 0.0), seed + 1, rest_groups)
-    return {"train": rest[inner["train"]], "val": rest[inner["val"]], "test": np.flatnonzero(is_test)}
+    keys = [(groups or ids)[i] for i in rest.tolist()]
+    part = _cut(keys, np.array([1 - val_ratio, val_ratio]) * len(rest), seed + 1)
+    train, val = (rest[part == number] for number in (0, 1))
+    if not len(train) or (val_ratio and not len(val)):
+        raise ValueError(
+            f"{len(rest)} crystals outside of the test fold are too few for split.val_ratio={val_ratio:g}: "
+            f"{'val' if len(train) else 'train'} would be empty"
+        )
+    return {"train": train, "val": val, "test": np.flatnonzero(is_test)}
 
 
 def _cut(keys: Sequence[str], sizes: np.ndarray, seed: int) -> np.ndarray:

@@ -119,6 +119,10 @@ def test_folds_that_do_not_exist_or_are_empty_are_refused():
             splits.k_fold(IDS, 5, fold, 0.1, 0)
     with pytest.raises(ValueError, match=r"split\.num_folds=9 is too many: fold 0 holds none of 4 crystals"):
         splits.k_fold(IDS[:4], 9, 0, 0.0, 0)
+    with pytest.raises(
+        ValueError, match=r"4 crystals outside of the test fold are too few for split\.val_ratio=0\.05: val"
+    ):
+        splits.k_fold(IDS[:5], 5, 0, 0.05, 0)
 
 
 def test_source_split_is_as_marked():

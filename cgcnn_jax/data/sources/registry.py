@@ -7,6 +7,7 @@ from pathlib import Path
 from cgcnn_jax.data import sets
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.sources import ase, cdvae, demo, directory, files, jarvis, jsonl, matbench
+from cgcnn_jax.data.splits import NAMES
 from cgcnn_jax.data.tasks import Task
 
 
@@ -91,7 +92,8 @@ SOURCES: dict[str, Source] = {
         lambda request: cdvae.read_cdvae(request.place),
         fetched=lambda request: request.task or None,
         units=cdvae.UNITS,
-        has_split=lambda request: True,
+        # Of a folder; a table of another name has none.
+        has_split=lambda request: request.place.suffix != ".csv" or request.place.stem in NAMES,
     ),
     "ase": Source(lambda request: ase.read_ase(request.place), units={"energy": "eV"}),
 }

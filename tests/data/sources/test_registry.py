@@ -95,6 +95,8 @@ def test_with_val_ratio_0_all_other_folds_train(phonons):
         ({"source": "demo"}, "ratio"),
         ({"source": "jsonl", "path": "x"}, "ratio"),
         ({"source": "cdvae", "path": "x"}, "source"),
+        ({"source": "cdvae", "path": "x/train.csv"}, "source"),
+        ({"source": "cdvae", "path": "mine.csv"}, "ratio"),
         ({"source": "jarvis", "path": "x"}, "ratio"),
         ({"source": "jarvis", "path": "x", "task": "dft_3d_mbj_bandgap"}, "source"),
     ],
