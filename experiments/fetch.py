@@ -104,6 +104,8 @@ def _materials_project() -> None:
         f"{done.crystals} crystals in {output}, {done.rejected} left out"
         + (f" ({done.reasons})" if done.rejected else "")
     )
+    for field, number in done.known.items():
+        print(f"{field:8} is known of {number}")
     print("licence: CC BY 4.0\ncite:    A. Jain et al., APL Mater. 1, 011002 (2013), doi:10.1063/1.4812323")
     # A run learns one property if none is named by hand; of several, the first.
     target = FIELDS.value[0] if FIELDS.value else "PROPERTY"

@@ -18,9 +18,10 @@ from cgcnn_jax.workdir import as_csv
 
 @dataclass(frozen=True)
 class Done:
-    """What was written: counts, and the file of reasons, None if every material is a crystal."""
+    """What was written: counts, of crystals also by field, and the file of reasons, None if every material is a crystal."""
 
     crystals: int
+    known: dict[str, int]
     rejected: int
     reasons: Path | None
 
@@ -68,7 +69,8 @@ def fetch(
       on_progress: Called with the number of materials done, and of all.
 
     Raises:
-      ValueError: If OUTPUT.parts belongs to another query or another process is at it, or the query finds nothing.
+      ValueError: If OUTPUT.parts belongs to another query or another process is at it, the query finds nothing, or no
+        crystal has a number for one of the fields.
       OSError: If the Materials Project cannot be reached or refuses; finished batches are kept for the next start.
     """
     parts = output.with_name(f"{output.name}.parts")
@@ -118,7 +120,7 @@ def _fetch(
         on_progress(min(start + size, len(found)), len(found))
 
     # One batch in memory at a time. Without name and time in it, the same crystals are the same file.
-    n_crystal, rejected = 0, []
+    n_crystal, known, rejected = 0, dict.fromkeys(fields, 0), []
     reasons = output.with_name(f"{output.name.removesuffix('.jsonl.gz')}.rejected.csv")
     with written_whole(output) as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
         for part in batches.values():
@@ -126,7 +128,18 @@ def _fetch(
             packed.write("".join(content["lines"]).encode())
             n_crystal += len(content["lines"])
             rejected += content["rejected"]
+            for line in content["lines"]:
+                for field in json.loads(line)["properties"]:
+                    known[field] += 1
+        if n_crystal and not all(known.values()):
+            unknown = ", ".join(field for field, number in known.items() if not number)
+            raise ValueError(
+                f"none of {n_crystal} crystals has a number for {unknown}: a text, or nothing that is known of them; ask "
+                f"without it, and remove {parts} or choose another --output"
+            )
         # Before the crystals get their name: whoever finds them finds what is left out.
         if rejected:
             write_text(reasons, as_csv(("id", "reason"), rejected))
-    return Done(n_crystal, len(rejected), reasons if rejected else None)
+        else:
+            reasons.unlink(missing_ok=True)  # of an earlier query
+    return Done(n_crystal, known, len(rejected), reasons if rejected else None)

@@ -132,6 +132,21 @@ def test_ids_come_in_their_order_and_lost_ones_are_told(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_known_of_no_crystal_and_what_of_some_is_told(tmp_path: Path) -> None:
+    output = tmp_path / "a.jsonl.gz"
+    done = materials_project.fetch(Client(), output, FIELDS, chemsys=["Na-Cl"])
+    assert done.known == {"band_gap": 5, "is_metal": 5, "k_vrh": 4}
+    assert (tmp_path / "a.rejected.csv").exists()
+    # The reasons of the query before do not stay beside the crystals of the next.
+    assert materials_project.fetch(Client(), output, FIELDS, ids=["mp-1"]).reasons is None
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl.gz"]
+    for document in (client := Client()).documents.values():
+        document.formula_pretty = "NaCl"
+    with pytest.raises(ValueError, match="none of 5 crystals has a number for formula_pretty"):
+        materials_project.fetch(client, tmp_path / "b.jsonl.gz", ("band_gap", "formula_pretty"), chemsys=["Na-Cl"])
+    assert not (tmp_path / "b.jsonl.gz").exists()
+
+
 def test_nothing_found_a_missing_key_and_a_missing_package_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
