@@ -15,8 +15,8 @@ _BLOCK = 1 << 18
 _AGENT = "cgcnn_jax"
 
 
-class NoNetworkError(OSError):
-    """The server cannot be reached."""
+class NotServedError(OSError):
+    """The server cannot be reached, or sends another page instead of the file."""
 
 
 class _BrokenError(Exception):
@@ -48,7 +48,7 @@ def download(
       timeout: Seconds without an answer that count as broken.
 
     Raises:
-      NoNetworkError: If the server cannot be reached.
+      NotServedError: If the server cannot be reached, or sends another page.
       OSError: If the server does not have the file, the transfer keeps breaking, or the disk is full. All but the first
         leave what has come for the next start.
     """
@@ -97,11 +97,14 @@ def _attempt(
         # Refused is no network; reset while it was set up is a server that has too much to do.
         if isinstance(error.reason, ConnectionResetError | BrokenPipeError | ssl.SSLEOFError):
             raise _BrokenError(f"the connection broke ({error.reason!r})") from error
-        raise NoNetworkError(f"{url}: cannot be reached ({error.reason})") from error
+        raise NotServedError(f"{url}: cannot be reached ({error.reason})") from error
     except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
         raise _BrokenError(f"the connection broke ({error!r})") from error
 
     with response:
+        if response.status not in (200, 206):
+            # What a server sends instead to clients that it takes for robots.
+            raise NotServedError(f"{url}: the server answers {response.status} {response.reason}, not with the file")
         goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         if response.status == 206 and not goes_on:
             _discard(part)

@@ -78,9 +78,9 @@ def _download(file: File, part: Path, place: Path) -> None:
                 bar.refresh()
 
             download.download(file.url, part, checked=bool(file.sha256 or file.git_blob), on_progress=advance)
-    except download.NoNetworkError as error:
+    except download.NotServedError as error:
         raise OSError(
-            f"{error}. Without a network: bring\n  {file.url}\nby other means, put it at\n  {place / file.name}\n"
+            f"{error}. If this machine cannot have it: bring\n  {file.url}\nby other means, put it at\n  {place / file.name}\n"
             "and start the same command again, which then checks it"
         ) from error
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from experiments.download import NoNetworkError, digest, download
+from experiments.download import NotServedError, digest, download
 from tests.experiments.runs import ROOT
 from tests.experiments.server import Server, serve
 
@@ -42,6 +42,14 @@ def test_a_broken_transfer_goes_on_where_it_was(server: Server, tmp_path: Path) 
     download(server.url("file"), tmp_path / "file", wait=0)
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.ranges == [None, f"bytes={HALF}-", f"bytes={HALF + HALF // 2}-"]
+
+
+def test_a_page_instead_of_the_file_is_no_file(server: Server, tmp_path: Path) -> None:
+    # 202 with an empty body is what figshare's host of pages gives to clients that it takes for robots.
+    server.faults = [202]
+    with pytest.raises(NotServedError, match=r"the server answers 202 Accepted, not with the file"):
+        download(server.url("file"), tmp_path / "file")
+    assert not (tmp_path / "file").exists()
 
 
 def test_a_later_start_goes_on_where_the_first_gave_up(server: Server, tmp_path: Path) -> None:
@@ -111,7 +119,7 @@ def test_a_file_that_is_not_there_is_told_at_once(server: Server, tmp_path: Path
 def test_no_network_is_told_at_once(tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, but nobody listens
-        with pytest.raises(NoNetworkError, match=r"cannot be reached \(.*refused"):
+        with pytest.raises(NotServedError, match=r"cannot be reached \(.*refused"):
             download(f"http://127.0.0.1:{closed.getsockname()[1]}/file", tmp_path / "file")
 
 

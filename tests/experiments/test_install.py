@@ -119,7 +119,8 @@ def test_a_file_put_there_by_hand_is_checked(tmp_path: Path, server: Server, rec
     unreachable = dataclasses.replace(chosen, files=(dataclasses.replace(chosen.files[0], url="http://127.0.0.1:1/x"),))
     by_hand = tmp_path / "a_set" / "set.json.gz"
     with pytest.raises(
-        OSError, match=rf"(?s)Without a network: bring\n  http://127\.0\.0\.1:1/x\n.*put it at\n  {by_hand}"
+        OSError,
+        match=rf"(?s)If this machine cannot have it: bring\n  http://127\.0\.0\.1:1/x\n.*put it at\n  {by_hand}",
     ):
         install(unreachable, tmp_path)
     by_hand.write_bytes(records[:1000])
