@@ -136,8 +136,10 @@ def _validate(config: ConfigDict) -> None:
     is_known = is_folds or split_kind(config) != "source"
     if config.train.patience and is_known and not _wants_val(config, split_kind(config), is_folds):
         raise ValueError(_patience_without_val(config))
-    if config.train.seed < 0 or config.split.seed < 0:
-        raise ValueError(f"config.train.seed and split.seed must not be negative; got {config.train.seed}")
+    for name in ("train", "split"):
+        # As large as a compiled program takes it.
+        if not 0 <= config[name].seed < 2**31:
+            raise ValueError(f"config.{name}.seed must be 0 to {2**31 - 1}; got {config[name].seed}")
     if config.model.task == "classification" and len(target_names(config)) != 1:
         raise ValueError(f"config.data.target must be one property in classification; got {config.data.target!r}")
     losses = ("auto", *LOSSES[config.model.task])
@@ -188,6 +190,14 @@ def units(config: ConfigDict) -> tuple[str, ...]:
     """Units of the targets: as given, or as the source knows them; empty strings where neither does."""
     known = sources.SOURCES[config.data.source].units
     return _listed(config.data.unit) or tuple(known.get(name, "") for name in target_names(config))
+
+
+def learned(config: ConfigDict) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names and units of what the network learns: the targets, or their logarithms (data.log10)."""
+    names, of = target_names(config), units(config)
+    if config.data.log10:
+        return tuple(f"log10({name})" for name in names), tuple(f"log10({unit})" if unit else "" for unit in of)
+    return names, of
 
 
 def split_kind(config: ConfigDict) -> str:
@@ -335,12 +345,9 @@ def build_scaler(config: ConfigDict, targets: np.ndarray, train: np.ndarray) -> 
       targets: Labels of all crystals [n_graph, n_target]; classes are checked in every split.
       train: Indices of the training split.
     """
-    names, of = target_names(config), units(config)
     if config.model.task == "classification":
-        return TargetScaler.for_classes(targets, names[0], config.model.num_classes)
-    if config.data.log10:
-        names, of = tuple(f"log10({name})" for name in names), tuple(f"log10({unit})" for unit in of)
-    return TargetScaler.fit(targets[train], names, of)
+        return TargetScaler.for_classes(targets, target_names(config)[0], config.model.num_classes)
+    return TargetScaler.fit(targets[train], *learned(config))
 
 
 def build_optimizer_settings(config: ConfigDict) -> OptimizerSettings:

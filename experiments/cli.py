@@ -208,6 +208,14 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+def with_own_unit(config: ConfigDict) -> ConfigDict:
+    """The configuration, without a unit if the command line names another property: the file's unit is of the file's."""
+    names = [argument.lstrip("-").partition("=")[0] for argument in sys.argv]
+    if "config.data.target" in names and "config.data.unit" not in names:
+        config.data.unit = ""
+    return config
+
+
 def config_file() -> tuple[Path | None, str]:
     """File and preset of --config=FILE:PRESET on the command line; None and empty without one.
 

@@ -33,7 +33,7 @@ def main() -> None:
     file, preset = cli.config_file()
     if file is None:
         raise ValueError("--config=FILE says what to try; there is configs/sweeps/table_s1.py")
-    config = CONFIG.value
+    config = cli.with_own_unit(CONFIG.value)
     module = _module(file)
     cli.prepare()
     # Imported after the flags are checked, so that a misspelt one is told at once.

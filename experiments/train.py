@@ -82,12 +82,7 @@ def _config_of(path: Path | None) -> ConfigDict:
     """The configuration of the command line. Raises ValueError if there is none."""
     if path is None:
         raise ValueError("--config=FILE says what to train; try --config=configs/formation_energy.py")
-    config = CONFIG.value
-    # The unit in the file is that of the file's property, not of another.
-    names = [argument.lstrip("-").partition("=")[0] for argument in sys.argv]
-    if "config.data.target" in names and "config.data.unit" not in names:
-        config.data.unit = ""
-    return config
+    return cli.with_own_unit(CONFIG.value)
 
 
 def _command() -> str:

@@ -281,10 +281,10 @@ class PropertyStudy:
     def labels(self, name: str) -> tuple[dict[str, np.ndarray], str, str]:
         """What is learned of every crystal by split ("" is not used), with its name and unit. Raises Unavailable."""
         config, table = self._config_of(name), self.table(name)
-        (target,), (unit,) = configs.target_names(config), configs.units(config)
-        values = table[target].to_numpy(float)
+        values = table[configs.target_names(config)[0]].to_numpy(float)
         if config.data.log10:
-            values, target, unit = np.log10(values), f"log10({target})", f"log10({unit})"
+            values = np.log10(values)
+        (target,), (unit,) = configs.learned(config)
         return {split: values[table["split"] == split] for split in (*NAMES, "")}, target, unit
 
     def jobs(self, name: str, *, curve: bool = False, convs: Iterable[str] = tuple(CONVOLUTIONS)) -> list[Job]:

@@ -10,6 +10,7 @@ hyperparameters.png
 
 import contextlib
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -131,7 +132,8 @@ class SweepFolder:
     def end_pruned(self, number: int, overrides: Overrides) -> dict[str, Any]:
         """Notes that a search gave a trial up, with the lowest validation error until then."""
         records = self.trial(number).records()
-        best = min(records, key=lambda record: record["val_error"])
+        # What was not finite is written as null.
+        best = min(records, key=lambda record: math.inf if record["val_error"] is None else record["val_error"])
         return self._end(
             number,
             overrides,

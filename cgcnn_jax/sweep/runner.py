@@ -81,7 +81,7 @@ def run_sweep(
     own = [make_trial(config, number, overrides) for number, overrides in enumerate(trials)]
     folder.claim(configs.to_dict(config), {"trials": list(trials)})
     _train_all(own, folder, Crystals(data, watcher), population, parallel, watcher, command)
-    report(folder, configs.units(config)[0], watcher)
+    report(folder, configs.learned(config)[1][0], watcher)
     return len(folder.ended()) == len(own)
 
 
@@ -280,15 +280,19 @@ def _fits(config: ConfigDict, crystals: Dataset) -> bool:
 def _groups(trials: Sequence[Trial], begun: Mapping[int, Sequence[int]], size: int) -> list[list[int]]:
     """Numbers of the trials that train together: populations begun earlier as they are, then new ones, in order.
 
-    All trials are grouped, ended ones too, so that processes that start at different times group alike.
+    All trials are cut into groups, ended ones and those of begun populations too, so that processes that start at
+    different times cut alike.
     """
-    taken = {number for numbers in begun.values() for number in numbers}
     of_shape: dict[str, list[int]] = {}
     for trial in trials:
-        if trial.number not in taken:
-            of_shape.setdefault(_program(trial.config), []).append(trial.number)
-    fresh = [numbers[i : i + size] for numbers in of_shape.values() for i in range(0, len(numbers), size)]
-    return [list(numbers) for numbers in begun.values()] + sorted(fresh)
+        of_shape.setdefault(_program(trial.config), []).append(trial.number)
+    taken = {number for numbers in begun.values() for number in numbers}
+    fresh = [
+        [number for number in numbers[i : i + size] if number not in taken]
+        for numbers in of_shape.values()
+        for i in range(0, len(numbers), size)
+    ]
+    return [list(numbers) for numbers in begun.values()] + sorted(group for group in fresh if group)
 
 
 def _program(config: ConfigDict) -> str:

@@ -83,7 +83,7 @@ def run_search(
     while is_going and not watcher.should_stop():
         is_going = _try_one(study, config, space, n_trial, seed, folder, crystals_of, watcher, command)
     with folder.lock("search"):
-        report(folder, configs.units(config)[0], watcher)
+        report(folder, configs.learned(config)[1][0], watcher)
     return len(folder.ended()) >= n_trial
 
 

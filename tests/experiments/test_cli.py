@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from experiments import cli
 from experiments.watch import Terminal
@@ -131,3 +132,21 @@ def test_a_log_file_has_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> N
         "epoch 4 of 5: val_mae 0.08333 eV/atom\nepoch 5 of 5: val_mae 0.0625 eV/atom\n",
         "",
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unit"),
+    [
+        ([], "eV"),
+        (["--config.data.target=density"], ""),
+        (["--config.data.target", "density"], ""),
+        (["--config.data.target=K", "--config.data.unit=GPa"], "GPa"),
+    ],
+)
+def test_a_unit_of_the_file_is_that_of_its_own_property(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], unit: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sweep", *arguments])
+    # As config_flags has set what the command line says.
+    given = ConfigDict({"data": {"unit": "GPa" if unit == "GPa" else "eV"}})
+    assert cli.with_own_unit(given).data.unit == unit

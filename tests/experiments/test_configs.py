@@ -82,6 +82,8 @@ def test_every_field_has_a_comment_or_a_name_that_says_it_all() -> None:
             r"config\.data\.source must be one of demo, jsonl, directory, files, matbench, jarvis, cdvae, ase; got 'sql'",
         ),
         ("data.target", "", r"config\.data\.target must name the property"),
+        ("train.seed", 2**31, r"config\.train\.seed must be 0 to 2147483647; got 2147483648"),
+        ("split.seed", -1, r"config\.split\.seed must be 0 to 2147483647; got -1"),
         ("data.unit", "eV,eV", r"config\.data\.unit must name a unit for each target"),
         (
             "model.conv",

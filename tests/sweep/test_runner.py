@@ -142,6 +142,10 @@ def test_trials_of_one_program_train_together():
     assert groups(TRIALS, {}, 2) == [[0, 1], [2], [3, 4]]
     # A population begun with another size stays as it is; its checkpoints hold just these.
     assert groups(TRIALS, {0: [0, 1]}, 16) == [[0, 1], [2], [3, 4]]
+    # Begun after 0 and 1 had ended and more trials were added: whoever comes then cuts the others as who began it.
+    more = [{"train.seed": number} for number in range(10)]
+    assert groups(more, {}, 4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert groups(more, {2: [2, 3]}, 4) == [[2, 3], [0, 1], [4, 5, 6, 7], [8, 9]]
     # L2 is a part of the optimiser that is there or not; a batch size is a shape.
     l2 = [{"optimizer.l2": value} for value in (0.0, 1e-3, 1e-2)]
     assert groups([*l2, {"train.batch_size": 5}, {"model.dropout": 0.5}], {}, 16) == [[0, 4], [1, 2], [3]]
@@ -183,6 +187,16 @@ def test_a_population_of_what_is_left_is_locked_under_its_own_first_trial_too(tm
     assert not run_sweep(config(), TRIALS[:3], tmp_path, data=load, watcher=Look())
     assert is_free == [False, False]
     assert list(folder.populations()) == [1]
+
+
+def test_a_pruned_trial_may_have_had_no_finite_error(tmp_path):
+    folder = SweepFolder(tmp_path)
+    folder.claim(configs.to_dict(config()), {"space": {}})
+    folder.trial(0).path.mkdir()
+    for epoch, error in enumerate((float("inf"), 0.5, float("nan"), 0.7)):
+        folder.trial(0).append_record({"epoch": epoch, "step": epoch + 1, "val_error": error, "seconds": 1.0})
+    record = folder.end_pruned(0, {})
+    assert (record["val_error"], record["best_epoch"], record["epochs"]) == (0.5, 1, 4)
 
 
 def test_streamed_crystals_make_no_population():
