@@ -16,6 +16,8 @@ _ROUND_TO = 8
 # How many shuffles are tried to keep an epoch inside its budget, and how many are looked at to choose the budget.
 _TRIES = 100
 _TRIALS = 4
+# Batches whose shares are looked at, at least: of few, a later epoch would hold one that is worse than all of them.
+_SHARED = 400
 
 
 def epoch_plan(graphs: CrystalGraphs, members: np.ndarray, budget: PadBudget, n_batch: int, seed: tuple) -> np.ndarray:
@@ -76,7 +78,7 @@ def share_plan(graphs: CrystalGraphs, plan: np.ndarray, budget: PadBudget, n_dev
     rest = np.arange(len(plan))
     for attempt in range(_TRIES):
         device, loads = _deal_shares(graphs, plan[rest], n_device, attempt)
-        fits = (loads + [1, 0, 1] <= budget).all(axis=(1, 2))
+        fits = (loads + [1, 0] <= budget[:2]).all(axis=(1, 2))
         for own in range(n_device):
             chosen = _to_the_left(np.where(device == own, plan[rest], -1)[fits])[:, : budget.n_graph - 1]
             shares[rest[fits], own, : chosen.shape[1]] = chosen
@@ -88,14 +90,16 @@ def share_plan(graphs: CrystalGraphs, plan: np.ndarray, budget: PadBudget, n_dev
 
 def share_budget(graphs: CrystalGraphs, members: np.ndarray, n_batch: int, n_device: int, seed: int) -> PadBudget:
     """A shape that a device's shares of all batches fit, with about 1 % to spare; of one device, `training_budget`."""
+    whole = training_budget(graphs, members, n_batch, seed)
     if n_device == 1:
-        return training_budget(graphs, members, n_batch, seed)
-    largest = np.zeros(3)
-    for trial in range(_TRIALS):
+        return whole
+    largest = np.zeros(2)
+    for trial in range(max(_TRIALS, -(-_SHARED // n_batch))):
         batches = _deal(graphs, members, n_batch, np.random.default_rng([seed, trial]))
         plan = _as_plan(batches, max(len(batch) for batch in batches))
         largest = np.maximum(largest, _deal_shares(graphs, plan, n_device, 0)[1].max(axis=(0, 1)))
-    return _rounded(*(1.01 * largest))
+    # Places for crystals cost nothing, and many small ones may balance a large one.
+    return _rounded(*(1.01 * largest), whole.n_graph - 1)
 
 
 def packed_plan(graphs: CrystalGraphs, members: np.ndarray, budget: PadBudget) -> np.ndarray:
@@ -172,15 +176,16 @@ def _deal(graphs: CrystalGraphs, members: np.ndarray, n_batch: int, rng: np.rand
 def _deal_shares(graphs: CrystalGraphs, plan: np.ndarray, n_device: int, attempt: int) -> tuple[np.ndarray, np.ndarray]:
     """The crystals of each batch, from the largest to the smallest, go to the emptiest of its shares.
 
-    Later attempts take another order, by sizes times random factors.
+    Later attempts take other orders, by sizes times random factors, from about 1.1 up to 3.
 
     Returns:
-      The share of each place of the plan, and the nodes, edges and crystals of each share, [n_batch, n_device, 3].
+      The share of each place of the plan, and the nodes and edges of each share, [n_batch, n_device, 2].
     """
     is_crystal = plan >= 0
-    size = np.stack([graphs.n_node[plan], graphs.n_edge[plan], np.ones(plan.shape)], axis=2) * is_crystal[:, :, None]
-    fullness = (size / size[is_crystal].mean(axis=0))[:, :, :2]
-    factors = np.exp(0.1 * np.random.default_rng(attempt).standard_normal(plan.shape)) if attempt else 1.0
+    size = np.stack([graphs.n_node[plan], graphs.n_edge[plan]], axis=2) * is_crystal[:, :, None]
+    fullness = size / size[is_crystal].mean(axis=0)
+    spread = 0.1 + attempt / _TRIES
+    factors = np.exp(spread * np.random.default_rng(attempt).standard_normal(plan.shape)) if attempt else 1.0
     order = np.argsort(-fullness.max(axis=2) * factors, axis=1, kind="stable")
     device = np.zeros(plan.shape, int)
     loads = np.zeros((len(plan), n_device, 2))
@@ -190,7 +195,7 @@ def _deal_shares(graphs: CrystalGraphs, plan: np.ndarray, n_device: int, attempt
         emptiest = loads.max(axis=2).argmin(axis=1)
         device[batch, place] = emptiest
         loads[batch, emptiest] += fullness[batch, place]
-    totals = np.zeros((len(plan), n_device, 3))
+    totals = np.zeros((len(plan), n_device, 2))
     np.add.at(totals, (batch[:, None], device), size)
     return device, totals
 

@@ -175,6 +175,21 @@ def test_shares_of_a_batch_hold_its_crystals_once_and_fit(skewed, n_device):
         assert_fits(skewed, shares.reshape(-1, shares.shape[2]), budget)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_few_batches_of_very_different_crystals_can_be_shared_in_every_epoch(seed):
+    # Sizes spread over a factor of a hundred: an epoch in fifty has a batch worse than all of four others.
+    rng = np.random.default_rng([seed, 300, 2])
+    n_node = np.maximum(1, np.round(np.exp(rng.normal(2, 1.2, 300)))).astype(int)
+    graphs = sized(n_node, np.maximum(1, (n_node * rng.uniform(6, 16, 300)).astype(int)))
+    members = np.arange(300)
+    whole = batching.training_budget(graphs, members, 10, seed)
+    budget = batching.share_budget(graphs, members, 10, 2, seed)
+    for epoch in range(100):
+        plan = batching.epoch_plan(graphs, members, whole, 10, (seed, epoch))
+        shares = batching.share_plan(graphs, plan, budget, 2)
+        np.testing.assert_array_equal(np.sort(shares[shares >= 0]), members)
+
+
 def test_shares_are_nearly_equal(skewed):
     members = np.arange(len(skewed.n_node))
     _, shares, budget = shared(skewed, members, 8, 4)
