@@ -1,6 +1,8 @@
 """Applicability: what a model was trained on, and whether another crystal lies within it."""
 
 import io
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -189,6 +191,7 @@ class Applicability:
 
         Raises:
           FileNotFoundError: If there is none, saying how to make it.
+          ValueError: If it is damaged.
         """
         path = Workdir(workdir).path / FILE
         if not path.exists():
@@ -196,13 +199,19 @@ class Applicability:
                 f"{path}: not there yet; `python -m experiments.interpret --workdir={workdir}` makes it from the "
                 "training data"
             )
-        with np.load(path) as found:
-            arrays = dict(found)
-        return cls(
-            **arrays
-            | {name: tuple(arrays[name].tolist()) for name in ("ids", "formulas")}
-            | {"quantile": float(arrays["quantile"]), "weights": str(arrays["weights"])}
-        )
+        try:
+            with np.load(path) as found:
+                arrays = dict(found)
+            return cls(
+                **arrays
+                | {name: tuple(arrays[name].tolist()) for name in ("ids", "formulas")}
+                | {"quantile": float(arrays["quantile"]), "weights": str(arrays["weights"])}
+            )
+        except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(
+                f"{path}: damaged ({type(error).__name__}: {error}); `python -m experiments.interpret "
+                f"--workdir={workdir}` makes it anew from the training data"
+            ) from error
 
     @cached_property
     def _searched(self) -> "NearestNeighbors":

@@ -59,7 +59,7 @@ def run(
         main(*rest[1:])
     except KeyboardInterrupt:
         _fail(*(("interrupted; the same command goes on", STOPPED) if goes_on else ("interrupted", 130)))
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError, ImportError) as error:
         message = str(error) or repr(error)
         wants_memory = isinstance(error, MemoryError) or any(one in message for one in _WANTS_MEMORY)
         if TRACEBACK.value or (type(error).__module__.startswith("jax") and not wants_memory):

@@ -1,5 +1,6 @@
 """Loading the crystals of a configuration, with a progress bar, and what a run was trained on."""
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
 from cgcnn_jax import run
-from cgcnn_jax.applicability import FILE, Applicability, training_ids
+from cgcnn_jax.applicability import Applicability, training_ids
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.predict import Predictor
@@ -40,7 +41,8 @@ def applicability(predictor: Predictor, workdir: str | Path, arguments: Sequence
     Raises:
       ValueError: If the run does not say which crystals it was trained on, or the data no longer hold them.
     """
-    if (Path(workdir).expanduser() / FILE).exists():
+    # One that is missing or damaged is made anew, as is that of other weights.
+    with contextlib.suppress(FileNotFoundError, ValueError):
         found = Applicability.load(workdir)
         if found.is_of(predictor):
             return found

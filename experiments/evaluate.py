@@ -56,7 +56,6 @@ def main() -> None:
     columns = evaluation.crystal_columns(crystals, index)
     folder.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values, columns))
     folder.write_rejected(crystals.rejected)
-    folder.save_figures(evaluation.pictures(scaler, targets, values, name))
     measured, bounds = (
         evaluation.measure(scaler, targets, values),
         evaluation.measure_intervals(scaler, targets, values),
@@ -69,6 +68,11 @@ def main() -> None:
         **environment(),
     }
     folder.write_json("summary.json", summary)
+    # The numbers are safe by now, whatever drawing runs into.
+    try:
+        folder.save_figures(evaluation.pictures(scaler, targets, values, name))
+    except Exception as error:
+        print(f"no pictures were drawn ({type(error).__name__}: {error})", file=sys.stderr)
     for line in evaluation.headline(scaler, measured, bounds):
         print(f"{name} ({len(index)} crystals) {line}")
     print(f"results   {folder.path}/summary.json, predictions.csv")

@@ -145,3 +145,15 @@ def test_a_quantile_is_between_0_and_1(predictor: Predictor, quantile: float) ->
 def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"python -m experiments\.interpret --workdir="):
         Applicability.load(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "another archive"])
+def test_a_damaged_file_is_named(fitted: Applicability, tmp_path: Path, damage: str) -> None:
+    fitted.save(tmp_path)
+    path = tmp_path / "applicability.npz"
+    if damage == "another archive":
+        np.savez(path, ids=np.array(["a"]))
+    else:
+        path.write_bytes(path.read_bytes()[: 1000 if damage == "cut" else 0])
+    with pytest.raises(ValueError, match=r"applicability\.npz: damaged \(.*interpret --workdir=.* makes it anew"):
+        Applicability.load(tmp_path)

@@ -20,7 +20,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 except ImportError as error:
-    raise ImportError("figures need matplotlib; install it with: pip install cgcnn-jax[plot]") from error
+    raise ImportError("figures need matplotlib; install it with: pip install 'cgcnn-jax[plot]'") from error
 
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE)

@@ -14,7 +14,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 except ImportError as error:
-    raise ImportError("figures need matplotlib; install it with: pip install cgcnn-jax[plot]") from error
+    raise ImportError("figures need matplotlib; install it with: pip install 'cgcnn-jax[plot]'") from error
 
 SYMBOLS = (
     *elements.SYMBOLS,

@@ -32,7 +32,7 @@ try:
     from bokeh.palettes import Cividis256, Viridis256
     from bokeh.plotting import figure as Figure
 except ImportError as error:
-    raise ImportError("the report needs bokeh; install it with: pip install cgcnn-jax[report]") from error
+    raise ImportError("the report needs bokeh; install it with: pip install 'cgcnn-jax[report]'") from error
 
 GREY = "#888888"
 INK = "#7a828c"

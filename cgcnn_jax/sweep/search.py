@@ -214,7 +214,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise ImportError("a search needs optuna; install it with: pip install cgcnn-jax[sweep]") from error
+        raise ImportError("a search needs optuna; install it with: pip install 'cgcnn-jax[sweep]'") from error
     # Its lines about every trial would stand between ours.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

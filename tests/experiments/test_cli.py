@@ -59,6 +59,32 @@ def greedy_of_the_device() -> None:
     jax.jit(lambda: jnp.zeros((2**20, 2**22)) + 1)()
 
 
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What is told of an entry point that fails."""
+
+    def told(work: Callable[[], None]) -> str:
+        monkeypatch.setattr(sys, "argv", ["train"])
+        before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+        try:
+            with pytest.raises(SystemExit) as left:
+                cli.run(work, goes_on=True)
+        finally:
+            for number, handler in zip((signal.SIGTERM, signal.SIGUSR1), before, strict=True):
+                signal.signal(number, handler)
+        assert left.value.code == 1
+        return capsys.readouterr().err
+
+    return told
+
+
+def test_a_missing_package_is_told_in_a_line(failing: Callable[..., str]) -> None:
+    def work() -> None:
+        raise ImportError("a search needs optuna; install it with: ...")
+
+    assert failing(work) == "error: a search needs optuna; install it with: ...\n"
+
+
 @pytest.mark.parametrize(
     ("work", "cause"),
     [
@@ -68,19 +94,8 @@ def greedy_of_the_device() -> None:
     ],
     ids=["host", "threads", "device"],
 )
-def test_no_memory_is_told_in_a_line(
-    work: Callable[[], None], cause: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["train"])
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
-    try:
-        with pytest.raises(SystemExit) as left:
-            cli.run(work, goes_on=True)
-    finally:
-        for number, handler in zip((signal.SIGTERM, signal.SIGUSR1), before, strict=True):
-            signal.signal(number, handler)
-    assert left.value.code == 1
-    told = capsys.readouterr().err
+def test_no_memory_is_told_in_a_line(work: Callable[[], None], cause: str, failing: Callable[..., str]) -> None:
+    told = failing(work)
     assert told.startswith(f"error: not enough memory ({cause}")
     kept = "what was finished is kept, and the same command goes on"
     assert told.endswith(f"); {kept}; fewer workers and smaller batches need less\n")

@@ -271,5 +271,5 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
 
     monkeypatch.delitem(sys.modules, "cgcnn_jax.report.figures")
     monkeypatch.setattr(builtins, "__import__", without_matplotlib)
-    with pytest.raises(ImportError, match=r"pip install cgcnn-jax\[plot\]"):
+    with pytest.raises(ImportError, match=r"pip install 'cgcnn-jax\[plot\]"):
         importlib.import_module("cgcnn_jax.report.figures")

@@ -111,7 +111,7 @@ def test_without_bokeh_the_error_names_the_extra(monkeypatch):
 
     monkeypatch.delitem(sys.modules, "cgcnn_jax.report.plots")
     monkeypatch.setattr(builtins, "__import__", without_bokeh)
-    with pytest.raises(ImportError, match=r"pip install cgcnn-jax\[report\]"):
+    with pytest.raises(ImportError, match=r"pip install 'cgcnn-jax\[report\]"):
         importlib.import_module("cgcnn_jax.report.plots")
 
 

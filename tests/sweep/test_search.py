@@ -154,7 +154,7 @@ def test_without_optuna_the_extra_is_named(monkeypatch, tmp_path):
         return real(name, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ImportError, match=r"pip install cgcnn-jax\[sweep\]"):
+    with pytest.raises(ImportError, match=r"pip install 'cgcnn-jax\[sweep\]"):
         run_search(config(), SPACE, tmp_path, 1, data=load)
 
 

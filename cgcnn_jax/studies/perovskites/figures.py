@@ -11,7 +11,7 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 except ImportError as error:
-    raise ImportError("figures need matplotlib; install it with: pip install cgcnn-jax[plot]") from error
+    raise ImportError("figures need matplotlib; install it with: pip install 'cgcnn-jax[plot]'") from error
 
 
 def draw(crystals: pd.DataFrame, elements_table: pd.DataFrame, *, label: str, unit: str) -> dict[str, Figure]:
