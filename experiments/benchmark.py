@@ -9,15 +9,15 @@ experiments.train in DIR/TASK/fold_K; the same command goes on where it was stop
 nothing. DIR/TASK/record.json has the errors of a task, DIR/table.md all tasks beside the published errors.
 """
 
-import importlib
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
+import configs
 from experiments import cli
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def main() -> None:
     command = shlex.join(["python", "-m", "experiments.benchmark", *sys.argv[1:]])
     watcher = Terminal()
     for task, path in paths:
-        config = CONFIG.value if CONFIG.value is not None else _own_config(config_name(task))
+        config = CONFIG.value if CONFIG.value is not None else configs.named(config_name(task))
         record = run_task(
             config,
             task,
@@ -93,10 +93,6 @@ def _paths(tasks: "list[Task]", data: Path | None) -> "list[tuple[Task, str]]":
                 raise
             print(f"{task.name} is left out: {error}")
     return found
-
-
-def _own_config(name: str) -> ConfigDict:
-    return importlib.import_module(f"configs.{name}").get_config()
 
 
 def _headline(record: dict) -> str:

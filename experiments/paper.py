@@ -10,10 +10,10 @@ search over Table S1 (on the embedded crystals) are studied in DIR/perovskites a
 --trials name such studies. DIR/index.html shows all parts, DIR/runs has the runs, and the same command goes on where it was
 stopped (exit status 75) and repeats no run. --plan only prints what would be run.
 
-sizes: quick takes seconds a property, to see that all works; small about an hour on two quiet cores; full a night.
+sizes, on one quiet core: quick takes minutes, to see that all works; small half an hour; full some hours. docs/paper.md has
+what they took.
 """
 
-import importlib
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from absl import flags
 
+import configs
 from experiments import cli
 
 DATA = flags.DEFINE_string("data", None, "Folder of data sets of JSON lines.", required=True)
@@ -58,7 +59,7 @@ def main() -> None:
         data,
         folder,
         SIZES[SIZE.value],
-        lambda name: importlib.import_module(f"configs.{name}").get_config(),
+        configs.named,
         load=loading.load,
         watcher=Terminal(),
         command=command,

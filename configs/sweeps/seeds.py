@@ -6,22 +6,16 @@ After the colon: a property file of configs/ and, after another one, its preset,
 formation_energy if there is none. All have the same split.
 """
 
-import importlib
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
+import configs
 from cgcnn_jax import sweep
 
 SEEDS = range(5)
 
 
 def get_config(name: str | None = None) -> ConfigDict:
-    file, _, preset = (name or "formation_energy").partition(":")
-    known = sorted(path.stem for path in Path(__file__).parents[1].glob("[!_]*.py"))
-    if file not in known:
-        raise ValueError(f"unknown property {file!r} after the colon; choose one of {', '.join(known)}")
-    return importlib.import_module(f"configs.{file}").get_config(preset or None)
+    return configs.named(name or "formation_energy")
 
 
 def get_trials(name: str | None = None) -> list[sweep.Overrides]:

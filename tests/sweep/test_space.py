@@ -1,14 +1,19 @@
 """Grids, products and random draws, expanded by hand."""
 
+import itertools
 import math
 from collections import Counter
 
 import pytest
 
+from cgcnn_jax.config import build_split
+from cgcnn_jax.data.dataset import load
+from cgcnn_jax.data.featurize import Featurizer
+from cgcnn_jax.data.sources import read_demo
 from cgcnn_jax.sweep import Integers, Uniform, grid, product, random
 from cgcnn_jax.sweep.space import MEMBER_FIELDS, with_overrides
 from configs import formation_energy
-from configs.sweeps import seeds, table_s1
+from configs.sweeps import folds, seeds, table_s1
 
 
 def test_a_grid_has_every_combination_the_last_field_fastest():
@@ -124,5 +129,16 @@ def test_networks_of_an_ensemble_are_one_program_of_the_property_named():
     assert seeds.get_config().data.target == "formation_energy_eV_per_atom"
     assert seeds.get_config("band_gap").data.target == "gap_pbe_eV"
     assert seeds.get_config("band_gap:best").model.conv == "gated_update"
-    with pytest.raises(ValueError, match=r"unknown property 'bandgap' after the colon; choose one of .*band_gap, base"):
+    with pytest.raises(ValueError, match=r"unknown property 'bandgap'; choose one of .*band_gap, base"):
         seeds.get_config("bandgap")
+
+
+def test_folds_test_every_crystal_once():
+    crystals = load(itertools.islice(read_demo(), 20), Featurizer(), ["formation_energy_eV_per_atom"])
+    tested = []
+    for trial in folds.get_trials():
+        own = with_overrides(folds.get_config(), trial)
+        split = build_split(own, crystals)
+        assert not set(split["test"]) & {*split["train"], *split["val"]}
+        tested += split["test"].tolist()
+    assert sorted(tested) == list(range(20))
