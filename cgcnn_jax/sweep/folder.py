@@ -146,19 +146,21 @@ class SweepFolder:
 
     def write_table(self) -> None:
         """Writes results.csv, a row per ended trial in order."""
-        rows = self.ended()
-        changed = _names(row["overrides"] for row in rows)
-        measured = _names({key: None for key in row if key not in _KEYS} for row in rows)
-        header = [*measured, *_KEYS[2:]]
-        cells = [
-            [
-                row["trial"],
-                *(_cell(row["overrides"].get(name)) for name in changed),
-                *(_cell(row.get(name)) for name in header),
+        # One process at a time, or an older list of trials could replace a newer one.
+        with self.lock("results"):
+            rows = self.ended()
+            changed = _names(row["overrides"] for row in rows)
+            measured = _names({key: None for key in row if key not in _KEYS} for row in rows)
+            header = [*measured, *_KEYS[2:]]
+            cells = [
+                [
+                    row["trial"],
+                    *(_cell(row["overrides"].get(name)) for name in changed),
+                    *(_cell(row.get(name)) for name in header),
+                ]
+                for row in rows
             ]
-            for row in rows
-        ]
-        write_text(self.path / "results.csv", as_csv(["trial", *changed, *header], cells))
+            write_text(self.path / "results.csv", as_csv(["trial", *changed, *header], cells))
 
     def draw(self, unit: str) -> None:
         """Draws the validation error of finished trials against each field, where there is something to compare."""
