@@ -250,7 +250,7 @@ class Predictor(TablePredictor):
         if scaler.task == "classification":
             return mine
         old_std, new_std = np.array(self.scaler.std), np.array(scaler.std)
-        output = mine["params"]["output"]
+        output = jax.device_get(mine["params"]["output"])
         shift = (np.array(self.scaler.mean) - np.array(scaler.mean)) / new_std
         scaled = {
             "kernel": jnp.asarray(output["kernel"] * (old_std / new_std), jnp.float32),

@@ -29,7 +29,7 @@ from cgcnn_jax.data.splits import NAMES, Split
 from cgcnn_jax.nn.model import CGCNN, Variables, count_parameters, init_variables
 from cgcnn_jax.predict import Predictor, describe
 from cgcnn_jax.scaling import TargetScaler
-from cgcnn_jax.train.checkpoint import Checkpoints
+from cgcnn_jax.train.checkpoint import Checkpoints, has_whole
 from cgcnn_jax.train.loop import Fit, fit
 from cgcnn_jax.train.parallel import from_first_process, is_first_process
 from cgcnn_jax.workdir import Workdir, environment
@@ -151,7 +151,7 @@ def run(
     data_began = time.monotonic()
     crystals = data if isinstance(data, Dataset) else data(config, atom_table)
     seconds = {"data": time.monotonic() - data_began}
-    setup = prepare(config, atom_table, crystals, split, watcher)
+    setup = prepare(config, atom_table, crystals, split, watcher, has_weights=has_whole(workdir.checkpoints))
     split, scaler, about = setup.split, setup.scaler, setup.about
     settings = configs.build_train_settings(config)
 
@@ -251,9 +251,17 @@ class Setup:
 
 
 def prepare(
-    config: ConfigDict, atom_table: np.ndarray, crystals: Dataset, split: Split | None, watcher: Watcher
+    config: ConfigDict,
+    atom_table: np.ndarray,
+    crystals: Dataset,
+    split: Split | None,
+    watcher: Watcher,
+    *,
+    has_weights: bool = False,
 ) -> Setup:
     """Builds what a run trains; without a split the configured one.
+
+    With `has_weights` it goes on from a checkpoint, so that the model of init_from is not read: it may be gone.
 
     Raises:
       ValueError: If the split cannot be made, or the weights of init_from do not fit.
@@ -262,7 +270,10 @@ def prepare(
     ids = {name: [crystals.ids[i] for i in split[name]] for name in NAMES}
     scaler = configs.build_scaler(config, crystals.targets, split["train"])
     model = configs.build_model(config, atom_table.shape, scaler.n_output)
-    variables = _initial_variables(config, model, atom_table, scaler, watcher)
+    if has_weights or not config.init_from:
+        variables = init_variables(model, config.train.seed, atom_table)
+    else:
+        variables = _variables_of_init_from(config, model, atom_table, scaler, watcher)
     about = describe(config, scaler, atom_table.shape, ids, crystals.digest(atom_table))
     return Setup(crystals, split, scaler, model, variables, about)
 
@@ -384,12 +395,9 @@ def _counts(crystals: Dataset, split: Split) -> dict[str, int]:
     return counts | {"unused": len(crystals) - sum(counts.values()), "left_out": len(crystals.rejected)}
 
 
-def _initial_variables(
+def _variables_of_init_from(
     config: ConfigDict, model: CGCNN, atom_table: np.ndarray, scaler: TargetScaler, watcher: Watcher
 ) -> Variables:
-    """Random ones, or those of the run that `init_from` names."""
-    if not config.init_from:
-        return init_variables(model, config.train.seed, atom_table)
     start = Predictor.restore(config.init_from)
     other = configs.differences({"graph": start.about["config"]["graph"]}, {"graph": configs.to_dict(config)["graph"]})
     variables = start.variables_for(model, atom_table, scaler)

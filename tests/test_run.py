@@ -109,6 +109,22 @@ def test_a_run_takes_the_crystals_and_the_split_it_is_given_and_prints_nothing(
     assert result.summary["metrics"]["test"]["mae"] == pytest.approx(error, rel=1e-6)
 
 
+def test_fine_tuning_goes_on_without_the_model_it_began_from(
+    config: ConfigDict, crystals: Dataset, split: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    run(config, tmp_path / "old", data=crystals, split=split)
+    own = config.copy_and_resolve_references()
+    own.init_from, own.train.seed = str(tmp_path / "old"), 1
+    run(own, tmp_path / "undisturbed", data=crystals, split=split)
+    assert not run(own, tmp_path / "new", data=crystals, split=split, watcher=Told(stop_after=1)).is_finished
+    (tmp_path / "old").rename(tmp_path / "moved")
+    assert run(own, tmp_path / "new", data=crystals, split=split).is_finished
+    one, other = (tmp_path / name / "predictions.csv" for name in ("undisturbed", "new"))
+    assert one.read_bytes() == other.read_bytes()
+    with pytest.raises(FileNotFoundError, match="old"):
+        run(own, tmp_path / "another", data=crystals, split=split)
+
+
 def test_predictions_stand_beside_what_the_crystals_are(config: ConfigDict, crystals: Dataset, tmp_path: Path) -> None:
     some = {"train": np.arange(15), "val": np.arange(15, 20), "test": np.array([29, 6])}
     result = run(config, tmp_path, data=crystals, split=some)

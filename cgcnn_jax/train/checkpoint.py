@@ -143,6 +143,11 @@ class Checkpoints:
         self.close()
 
 
+def has_whole(folder: Path) -> bool:
+    """Whether a folder has a checkpoint that a save has finished: orbax gives it its step as name at the end."""
+    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
+
+
 def _checksum(tree: Tree) -> int:
     """CRC-32 of the numbers of all leaves."""
     found = 0
