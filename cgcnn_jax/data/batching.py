@@ -99,7 +99,8 @@ def share_budget(graphs: CrystalGraphs, members: np.ndarray, n_batch: int, n_dev
         plan = _as_plan(batches, max(len(batch) for batch in batches))
         largest = np.maximum(largest, _deal_shares(graphs, plan, n_device, 0)[1].max(axis=(0, 1)))
     # Places for crystals cost nothing, and many small ones may balance a large one.
-    return _rounded(*(1.01 * largest), whole.n_graph - 1)
+    n_node, n_edge = 1.01 * largest
+    return _rounded(n_node, n_edge, whole.n_graph - 1)
 
 
 def packed_plan(graphs: CrystalGraphs, members: np.ndarray, budget: PadBudget) -> np.ndarray:
