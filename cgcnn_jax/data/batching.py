@@ -78,7 +78,7 @@ def share_plan(graphs: CrystalGraphs, plan: np.ndarray, budget: PadBudget, n_dev
     rest = np.arange(len(plan))
     for attempt in range(_TRIES):
         device, loads = _deal_shares(graphs, plan[rest], n_device, attempt)
-        fits = (loads + [1, 0] <= budget[:2]).all(axis=(1, 2))
+        fits = (loads + [1, 0, 1] <= budget).all(axis=(1, 2))
         for own in range(n_device):
             chosen = _to_the_left(np.where(device == own, plan[rest], -1)[fits])[:, : budget.n_graph - 1]
             shares[rest[fits], own, : chosen.shape[1]] = chosen
@@ -97,7 +97,7 @@ def share_budget(graphs: CrystalGraphs, members: np.ndarray, n_batch: int, n_dev
     for trial in range(max(_TRIALS, -(-_SHARED // n_batch))):
         batches = _deal(graphs, members, n_batch, np.random.default_rng([seed, trial]))
         plan = _as_plan(batches, max(len(batch) for batch in batches))
-        largest = np.maximum(largest, _deal_shares(graphs, plan, n_device, 0)[1].max(axis=(0, 1)))
+        largest = np.maximum(largest, _deal_shares(graphs, plan, n_device, 0)[1][..., :2].max(axis=(0, 1)))
     # Places for crystals cost nothing, and many small ones may balance a large one.
     n_node, n_edge = 1.01 * largest
     return _rounded(n_node, n_edge, whole.n_graph - 1)
@@ -180,11 +180,11 @@ def _deal_shares(graphs: CrystalGraphs, plan: np.ndarray, n_device: int, attempt
     Later attempts take other orders, by sizes times random factors, from about 1.1 up to 3.
 
     Returns:
-      The share of each place of the plan, and the nodes and edges of each share, [n_batch, n_device, 2].
+      The share of each place of the plan, and the nodes, edges and crystals of each share, [n_batch, n_device, 3].
     """
     is_crystal = plan >= 0
-    size = np.stack([graphs.n_node[plan], graphs.n_edge[plan]], axis=2) * is_crystal[:, :, None]
-    fullness = size / size[is_crystal].mean(axis=0)
+    size = np.stack([graphs.n_node[plan], graphs.n_edge[plan], np.ones(plan.shape)], axis=2) * is_crystal[:, :, None]
+    fullness = (size / size[is_crystal].mean(axis=0))[:, :, :2]
     spread = 0.1 + attempt / _TRIES
     factors = np.exp(spread * np.random.default_rng(attempt).standard_normal(plan.shape)) if attempt else 1.0
     order = np.argsort(-fullness.max(axis=2) * factors, axis=1, kind="stable")
@@ -196,7 +196,7 @@ def _deal_shares(graphs: CrystalGraphs, plan: np.ndarray, n_device: int, attempt
         emptiest = loads.max(axis=2).argmin(axis=1)
         device[batch, place] = emptiest
         loads[batch, emptiest] += fullness[batch, place]
-    totals = np.zeros((len(plan), n_device, 2))
+    totals = np.zeros((len(plan), n_device, 3))
     np.add.at(totals, (batch[:, None], device), size)
     return device, totals
 

@@ -216,3 +216,6 @@ def test_batches_that_no_share_holds_are_refused(skewed):
     plan, _, budget = shared(skewed, np.arange(1000), 4, 2)
     with pytest.raises(ValueError, match=r"4 batches do not fit 2 shares of .*share_budget"):
         batching.share_plan(skewed, plan, budget._replace(n_node=50), 2)
+    # Never cut to the places that there are: the crystals would be lost.
+    with pytest.raises(ValueError, match=r"4 batches do not fit 2 shares of .*share_budget"):
+        batching.share_plan(skewed, plan, budget._replace(n_graph=100), 2)
