@@ -2,11 +2,13 @@ r"""Runs the field's benchmarks as their protocols say, and sets the results bes
 
 python -m experiments.benchmark --suite=matbench --tasks=matbench_phonons,matbench_dielectric --workdir=DIR \
   [--data=DATA] [--networks=1] [--config=configs/formation_energy.py] [--config.train.epochs=300 ...]
-python -m experiments.benchmark --table --workdir=DIR --data=DATA
+python -m experiments.benchmark --table --workdir=DIR --data=DATA [--contributions=CONTRIBUTIONS]
 
 The crystals are the official files that experiments.fetch has brought, or JSON lines in DATA. Every fold is a run of
 experiments.train in DIR/TASK/fold_K; the same command goes on where it was stopped (exit status 75) and repeats
-nothing. DIR/TASK/record.json has the errors of a task, DIR/table.md all tasks beside the published errors.
+nothing. DIR/TASK/record.json has the errors of a task, DIR/table.md all tasks beside the published errors. CONTRIBUTIONS is
+jarvis_leaderboard/contributions in a copy of github.com/usnistgov/jarvis_leaderboard, which has what its models predict
+for every crystal: the table then has their errors on the crystals judged here.
 """
 
 import shlex
@@ -35,6 +37,9 @@ NETWORKS = flags.DEFINE_integer(
 )
 TABLE = flags.DEFINE_bool("table", False, "Only write the table of what is finished.")
 LEADERBOARDS = flags.DEFINE_string("leaderboards", None, "Folder of published errors; DATA/leaderboards if not given.")
+CONTRIBUTIONS = flags.DEFINE_string(
+    "contributions", None, "Published predictions of the JARVIS-Leaderboard, for their errors on the crystals at hand."
+)
 
 
 def main() -> None:
@@ -42,8 +47,10 @@ def main() -> None:
     data = Path(DATA.value).expanduser() if DATA.value else None
     published = Path(LEADERBOARDS.value).expanduser() if LEADERBOARDS.value else data and data / "leaderboards"
     if TABLE.value:
-        _write_table(folder, published)
+        _write_table(folder, published, Path(CONTRIBUTIONS.value).expanduser() if CONTRIBUTIONS.value else None)
         return
+    if CONTRIBUTIONS.value:
+        raise ValueError("--contributions goes with --table, when tasks are finished")
     if SUITE.value is None:
         raise ValueError("--suite says what to run (or --table, for a table alone)")
     cli.config_file()
@@ -103,14 +110,14 @@ def _headline(record: dict) -> str:
     return f"{record['task']}: {record['metric'].upper()} {mean}{spread}{unit}{of}, test folds: {len(record['folds'])}"
 
 
-def _write_table(folder: Path, published: Path | None) -> None:
+def _write_table(folder: Path, published: Path | None, contributions: Path | None = None) -> None:
     from cgcnn_jax.benchmark.table import markdown
     from cgcnn_jax.files import write_text
 
     if published is None or not published.is_dir():
         print(f"no published errors at {published or 'DATA/leaderboards'} (--leaderboards): the table shows ours alone")
         published = None
-    write_text(folder / "table.md", markdown(folder, published))
+    write_text(folder / "table.md", markdown(folder, published, contributions))
     print(f"table     {folder / 'table.md'}")
 
 

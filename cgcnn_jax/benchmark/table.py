@@ -11,12 +11,13 @@ Published errors are read from a folder with any of these tables:
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from cgcnn_jax.benchmark.contributions import errors
 from cgcnn_jax.benchmark.tasks import SUITES
 from cgcnn_jax.data.tasks import Task
 
@@ -60,15 +61,17 @@ class Row:
     is_ours: bool = False
 
 
-def markdown(folder: Path, leaderboards: Path | None) -> str:
+def markdown(folder: Path, leaderboards: Path | None, contributions: Path | None = None) -> str:
     """A table for every FOLDER/TASK/record.json, ours in bold.
 
     Args:
       folder: Of the benchmark.
       leaderboards: Folder of the published tables; None, or a table that is not there, shows ours alone.
+      contributions: Folder of the predictions of the JARVIS-Leaderboard, for the errors on the crystals at hand.
 
     Raises:
-      FileNotFoundError: If no task of the folder is finished.
+      FileNotFoundError: If no task of the folder is finished, or contributions has no predictions for one.
+      ValueError: If a file of contributions is damaged.
     """
     records = [json.loads(file.read_text()) for file in sorted(folder.glob("*/record.json"))]
     if not records:
@@ -76,7 +79,10 @@ def markdown(folder: Path, leaderboards: Path | None) -> str:
     sections = ["# Benchmarks", "Ours in bold; the protocol is in docs/benchmarks.md."]
     for record in records:
         task = SUITES[record["suite"]][record["task"]]
-        sections += _section(task, record, list(published(task, leaderboards)) if leaderboards else [])
+        others = list(published(task, leaderboards)) if leaderboards else []
+        if contributions and task.suite != "matbench":
+            others = _on_judged(others, task, folder / task.name / "fold_0" / "predictions.csv", contributions)
+        sections += _section(task, record, others)
     return "\n\n".join(sections) + "\n"
 
 
@@ -91,6 +97,18 @@ def published(task: Task, folder: Path) -> Iterator[Row]:
     for row in _rows(folder / "jarvis_leaderboard.csv"):
         if row["benchmark"] == task.name:
             yield Row(row["submission"], row["mae"], source="JARVIS leaderboard")
+
+
+def _on_judged(rows: Sequence[Row], task: Task, predictions: Path, contributions: Path) -> list[Row]:
+    """The rows, and what their predictions reach on the crystals that a run judged."""
+    judged = pd.read_csv(predictions, dtype={"id": str})
+    found = errors(task, judged, contributions)
+    known = [replace(row, on_subset=found.pop(row.model, None), n_subset=len(judged)) for row in rows]
+    source = "its published predictions"
+    return [
+        *known,
+        *(Row(name, None, on_subset=error, n_subset=len(judged), source=source) for name, error in found.items()),
+    ]
 
 
 def _matbench(name: str, folder: Path) -> Iterator[Row]:
@@ -133,15 +151,17 @@ def _section(task: Task, record: Mapping[str, Any], others: Sequence[Row]) -> li
     rows = sorted([*_ours(record), *others], key=lambda row: _rank(task, row))
     is_classes = task.kind == "classification"
     # What others reach on a part of the crystals says something beside ours on that part alone.
-    n_present = record["crystals"]["present"]
-    n_subset = next((row.n_subset for row in rows if row.n_subset == n_present < task.size), None)
+    n_judged = sum(fold["crystals"]["test"] for fold in record["folds"])
+    n_subset = next((row.n_subset for row in rows if row.n_subset == n_judged and record["crystals"]["missing"]), None)
     columns = {
         "model": [f"**{row.model}**" if row.is_ours else row.model for row in rows],
         f"{'mean ' * (task.num_folds > 1)}{'ROC-AUC' if is_classes else 'MAE'}": [_number(row.mean) for row in rows],
         "std": [_number(row.std) for row in rows],
         f"{'mean ' * (task.num_folds > 1)}RMSE": [_number(row.rmse) for row in rows],
         "max error": [_number(row.max_error) for row in rows],
-        f"on {n_subset} crystals": [_number(row.on_subset) if n_subset else "" for row in rows],
+        f"on {n_subset} crystals": [
+            _number(row.mean if row.is_ours else row.on_subset) if n_subset else "" for row in rows
+        ],
         "source": [row.source for row in rows],
     }
     together = " of all networks" if record.get("networks", 1) > 1 else ""

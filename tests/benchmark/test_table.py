@@ -1,4 +1,5 @@
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ def record(suite: str, task: str, scores: dict[str, tuple[float, float | None]],
         "scores": {name: {"mean": mean, "std": std, "max": 2 * mean} for name, (mean, std) in scores.items()},
         "crystals": {"official": of.size, "present": present, "missing": of.size - present, "left_out": 1},
         "folds": [
-            {"crystals": {"test": present // of.num_folds, "test_official": of.test_size(fold)}}
+            {"crystals": {"test": len(range(fold, present, of.num_folds)), "test_official": of.test_size(fold)}}
             for fold in range(of.num_folds)
         ],
         "parameters": 96641,
@@ -79,7 +80,7 @@ def test_ours_stands_in_its_place_and_says_what_is_missing(tmp_path: Path, leade
     text = markdown(tmp_path / "b", leaderboards)
     assert rows(text) == [
         ["MODNet (v0.1.12)", "0.2711", "0.0714", "", "", "", "Matbench leaderboard"],
-        ["**cgcnn_jax**", "0.32", "0.05", "1.9", "60", "", "this folder"],
+        ["**cgcnn_jax**", "0.32", "0.05", "1.9", "60", "0.32", "this folder"],
         # One line from both tables: the printed name, and what the published predictions add.
         ["CGCNN v2019", "0.5988", "0.0833", "1.898", "", "0.6103", "Matbench leaderboard"],
     ]
@@ -121,6 +122,51 @@ def test_an_ensemble_stands_beside_one_of_its_networks(tmp_path: Path, leaderboa
         ["CGCNN", "0.292", ""],
         ["**cgcnn_jax, one of them**", "0.3", "0.6"],
     ]
+
+
+@pytest.fixture
+def contributions(tmp_path: Path) -> Path:
+    """Predictions of four models of the JARVIS-Leaderboard for three crystals, one of which is missing here."""
+    name = "AI-SinglePropertyPrediction-gappbe-megnet-test-mae.csv"
+    tables = {
+        "alignn_model": "id,target,prediction\nmp-1,1.0,1.1\nmp-2,0.0,9.0\nmp-3,2.0,1.7\n",
+        "unknown_to_the_table": "id,prediction\nmp-3,2.0\nmp-2,0.0\nmp-1,0.5\n",
+        "of_other_crystals": "id,prediction\nmp-1,1.0\nmp-2,0.0\n",
+        "without_a_number": "id,prediction\nmp-1,1.0\nmp-3,\n",
+    }
+    for submission, text in tables.items():
+        folder = tmp_path / "contributions" / submission
+        folder.mkdir(parents=True)
+        with zipfile.ZipFile(folder / f"{name}.zip", "w") as archive:
+            archive.writestr(name, text)
+    return tmp_path / "contributions"
+
+
+def test_published_predictions_say_what_models_reach_on_the_crystals_judged_here(
+    tmp_path: Path, leaderboards: Path, contributions: Path
+) -> None:
+    scores: dict[str, tuple[float, float | None]] = {"mae": (0.25, None), "rmse": (0.5, None), "max_error": (4.0, None)}
+    one = record("mp_2018_6_1", "megnet_gappbe", scores, 64212)
+    write(tmp_path / "b", one | {"folds": [{"crystals": {"test": 2, "test_official": 3}}]})
+    fold = tmp_path / "b" / "megnet_gappbe" / "fold_0"
+    fold.mkdir()
+    (fold / "predictions.csv").write_text("id,target,prediction\nmp-1,1.0,1.5\nmp-3,2.0,2.0\n")
+    text = markdown(tmp_path / "b", leaderboards, contributions)
+    # |1.1 - 1.0| and |1.7 - 2.0|; |0.5 - 1.0| and 0. The other two have not predicted both.
+    assert "on 2 crystals" in text
+    assert [[row[0], row[4]] for row in rows(text)] == [
+        ["alignn_model", "0.2"],
+        ["**cgcnn_jax**", "0.25"],
+        ["CGCNN", ""],
+        ["unknown_to_the_table", "0.25"],
+    ]
+    (contributions / "of_other_crystals" / "AI-SinglePropertyPrediction-gappbe-megnet-test-mae.csv.zip").write_bytes(
+        b"PK"
+    )
+    with pytest.raises(ValueError, match=r"of_other_crystals/.*csv.zip: no table with columns id and prediction"):
+        markdown(tmp_path / "b", leaderboards, contributions)
+    with pytest.raises(FileNotFoundError, match=r"--contributions wants the folder jarvis_leaderboard/contributions"):
+        markdown(tmp_path / "b", leaderboards, tmp_path)
 
 
 def test_without_published_tables_ours_stands_alone(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def test_a_signal_ends_in_the_status_that_says_go_on(data: Path, tmp_path: Path)
         (("--suite=matbench", "--tasks=phonon", "--data=."), "matbench has no task 'phonon'"),
         (("--suite=matbench", "--tasks=matbench_phonons", "--data=."), "matbench_phonons has its crystals there"),
         (("--suite=matbench", "--data=.", "--config=configs/phonons.py"), "no such file; from the project's folder"),
+        (("--suite=mp_2018_6_1", "--contributions=."), "--contributions goes with --table"),
         (("--table",), "a task has one when all of its folds are finished"),
     ],
 )
