@@ -1,13 +1,17 @@
 """Judges a trained model on a split of its run, or on other crystals.
 
-python -m experiments.evaluate --workdir=DIR [--split=test]
+python -m experiments.evaluate --workdir=DIR [--workdir=...] [--split=test]
 python -m experiments.evaluate --workdir=DIR --split=all --config.data.source=jsonl --config.data.path=PATH [...]
 
 test, val and train are the crystals of the run's split, by id, wherever the data now lie; all is every crystal of the
-data, those that the run was trained on included and counted.
+data, those that the run was trained on included and counted. Several --workdir, of runs that differ in their seeds, are
+judged together: the mean of what they predict. The results lie in DIR/evaluation_SPLIT, or beside the several.
 """
 
+import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -16,8 +20,11 @@ from experiments import cli
 
 if TYPE_CHECKING:
     from cgcnn_jax.data.dataset import Dataset
+    from cgcnn_jax.predict import Predictor
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
+WORKDIR = flags.DEFINE_multi_string(
+    "workdir", None, "Folder of a training run; several are an ensemble.", required=True
+)
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test", "all"], "Which crystals.")
 OUTPUT = flags.DEFINE_string("output", None, "Name of the results in the folder; the split if not given.")
 
@@ -28,32 +35,38 @@ def main() -> None:
 
     from cgcnn_jax import config as configs
     from cgcnn_jax import evaluation
+    from cgcnn_jax.ensemble import Ensemble
     from cgcnn_jax.predict import Predictor
     from cgcnn_jax.workdir import Workdir, environment
     from experiments import data
 
-    predictor = Predictor.restore(WORKDIR.value)
-    scaler = predictor.scaler
-    config = configs.from_dict(predictor.about["config"])
+    ensemble = Ensemble.restore(WORKDIR.value) if len(WORKDIR.value) > 1 else None
+    networks = ensemble.predictors if ensemble else (Predictor.restore(WORKDIR.value[0]),)
+    scaler = networks[0].scaler
+    config = configs.from_dict(networks[0].about["config"])
     cli.override_data(config, sys.argv[1:])
     configs.validate(config)
-    crystals = data.load(config, np.asarray(predictor.weights.constants["atom_table"]))
+    crystals = data.load(config, np.asarray(networks[0].weights.constants["atom_table"]))
     name = (OUTPUT.value or SPLIT.value).replace("/", "_")
     if SPLIT.value == "all":
         index = np.arange(len(crystals))
-        seen = len(set(crystals.ids) & set(predictor.about["split"]["train"] + predictor.about["split"]["val"]))
-        if seen:
+        used = {id for one in networks for part in ("train", "val") for id in one.about["split"][part]}
+        if seen := len(used.intersection(crystals.ids)):
             print(f"{seen} of the {len(crystals)} crystals have ids that the run was trained on or chosen by")
     else:
-        index = _members(crystals, predictor.about["split"][SPLIT.value], SPLIT.value)
-    graphs = crystals.store.take(index)
-    targets, values = crystals.targets[index], predictor.predict_graphs(graphs)
+        index = _members(crystals, _split(networks, SPLIT.value), SPLIT.value)
+    graphs, targets = crystals.store.take(index), crystals.targets[index]
     ids = [crystals.ids[i] for i in index]
+    columns: dict[str, Sequence[Any]] = dict(evaluation.crystal_columns(crystals, index))
+    if ensemble:
+        values, spread = ensemble.predict_graphs(graphs)
+        columns |= dict(zip(ensemble.columns()[-spread.shape[1] :], spread.T.tolist(), strict=True))
+    else:
+        values = networks[0].predict_graphs(graphs)
 
-    workdir = Workdir(WORKDIR.value)
-    folder = Workdir(workdir.path / f"evaluation_{name}")
+    places = [Workdir(one).path.absolute() for one in WORKDIR.value]
+    folder = Workdir((Path(os.path.commonpath(places)) if ensemble else places[0]) / f"evaluation_{name}")
     folder.path.mkdir(exist_ok=True)
-    columns = evaluation.crystal_columns(crystals, index)
     folder.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values, columns))
     folder.write_rejected(crystals.rejected)
     measured, bounds = (
@@ -64,6 +77,7 @@ def main() -> None:
         "metrics": {name: measured},
         "intervals_95": {name: bounds},
         "crystals": {"judged": len(index), "left_out": len(crystals.rejected)},
+        **({"networks": WORKDIR.value} if ensemble else {}),
         "data": configs.to_dict(config)["data"],
         **environment(),
     }
@@ -76,6 +90,18 @@ def main() -> None:
     for line in evaluation.headline(scaler, measured, bounds):
         print(f"{name} ({len(index)} crystals) {line}")
     print(f"results   {folder.path}/summary.json, predictions.csv")
+
+
+def _split(networks: "Sequence[Predictor]", name: str) -> list[str]:
+    """Ids of a split. Raises ValueError if the networks have not the same: of one they judge, another may have trained on."""
+    splits: list[list[str]] = [one.about["split"][name] for one in networks]
+    for place, other in zip(WORKDIR.value, splits, strict=True):
+        if set(other) != set(splits[0]):
+            raise ValueError(
+                f"{WORKDIR.value[0]} and {place} have different crystals in {name}; judge networks of one split together, or "
+                "other crystals with --split=all --config.data.source=... --config.data.path=..."
+            )
+    return splits[0]
 
 
 def _members(crystals: "Dataset", wanted: list[str], split: str) -> Any:

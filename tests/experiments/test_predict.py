@@ -43,12 +43,18 @@ def test_rows_keep_the_order_of_inputs_and_say_why_one_is_empty(
     assert "2 structures without one" in done.stderr
 
 
-def test_several_runs_predict_together(run: Run, trained: Path, cif_folder: Path, tmp_path: Path) -> None:
-    run("train", *directory_flags(cif_folder), f"--workdir={tmp_path / 'b'}", *TINY, "--config.train.seed=1")
+@pytest.fixture(scope="module")
+def other_seed(run: Run, trained: Path, cif_folder: Path) -> Path:
+    """A run beside the trained one, alike but for its seed."""
+    run("train", *directory_flags(cif_folder), f"--workdir={trained.parent / 'b'}", *TINY, "--config.train.seed=1")
+    return trained.parent / "b"
+
+
+def test_several_runs_predict_together(run: Run, trained: Path, other_seed: Path, cif_folder: Path) -> None:
     inputs = (f"--input={cif_folder / 'x5.cif'}", f"--input={cif_folder / 'x2.cif'}")
     one, other, together = (
         read_csv(run("predict", *(f"--workdir={workdir}" for workdir in workdirs), *inputs).stdout)
-        for workdirs in ((trained,), (tmp_path / "b",), (trained, tmp_path / "b"))
+        for workdirs in ((trained,), (other_seed,), (trained, other_seed))
     )
     assert list(together[0]) == ["id", "formula", "prediction", "unit", "std", "reason"]
     for a, b, both in zip(one, other, together, strict=True):
@@ -76,6 +82,44 @@ def test_evaluate_repeats_the_test_error_and_judges_other_data(run: Run, trained
     done = run("evaluate", f"--workdir={trained}", "--split=all", f"--config.data.path={cif_folder}")
     assert "all (60 crystals)" in done.stdout
     assert "48 of the 60 crystals have ids that the run was trained on or chosen by" in done.stdout
+
+
+def test_several_runs_are_judged_together(
+    run: Run, trained: Path, other_seed: Path, cif_folder: Path, tmp_path: Path
+) -> None:
+    one, other = (read_csv((workdir / "predictions.csv").read_text()) for workdir in (trained, other_seed))
+    errors = [
+        (float(a["prediction"]) + float(b["prediction"])) / 2 - float(a["target"])
+        for a, b in zip(one, other, strict=True)
+    ]
+    done = run("evaluate", f"--workdir={trained}", f"--workdir={other_seed}")
+    folder = trained.parent / "evaluation_test"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["metrics"]["test"]["mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-5)
+    assert summary["networks"] == [str(trained), str(other_seed)]
+    assert str(folder) in done.stdout and (folder / "parity.png").exists()
+    for row, a, b in zip(read_csv((folder / "predictions.csv").read_text()), one, other, strict=True):
+        assert row["id"] == a["id"] == b["id"]
+        assert float(row["std"]) == pytest.approx(
+            abs(float(a["prediction"]) - float(b["prediction"])) / 2**0.5, rel=1e-3
+        )
+    # A crystal that one network was trained on judges no ensemble it is part of, unless one asks for that.
+    flags = [*directory_flags(cif_folder), *TINY, "--config.split.seed=1", "--config.train.epochs=1"]
+    run("train", *flags, f"--workdir={tmp_path / 'c'}")
+    both = (f"--workdir={trained}", f"--workdir={tmp_path / 'c'}")
+    assert (
+        "have different crystals in test; judge networks of one split together"
+        in run("evaluate", *both, status=1).stderr
+    )
+    used = {id for place in (trained, tmp_path / "c") for id in _used(place)}
+    counted = f"{len(used)} of the 60 crystals have ids that the run was trained on or chosen by"
+    assert counted in run("evaluate", *both, "--split=all", "--output=whole").stdout
+    assert len(used) > 48
+
+
+def _used(workdir: Path) -> list[str]:
+    split = json.loads((workdir / "split.json").read_text())
+    return split["train"] + split["val"]
 
 
 @pytest.mark.parametrize(
