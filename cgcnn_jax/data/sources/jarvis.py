@@ -51,9 +51,21 @@ _NAMES = {
     "gappbe": "gap_pbe_eV",
 }
 UNITS = _UNITS | {name: _UNITS[column] for column, name in _NAMES.items()}
-# Of the leaderboard's benchmarks, and the suite that they stand for. MEGNet's is MP-2018.6.1, whose test split has 4,239
-# crystals: C. Chen et al., Chem. Mater. 31, 3564 (2019), doi:10.1021/acs.chemmater.9b01294.
-_SUITES: dict[str, tuple[str, int | None]] = {"dft_3d_": ("jarvis_dft3d", None), "megnet_": ("mp_2018_6_1", 4239)}
+# Of the leaderboard's benchmarks, and the suite that they stand for; MEGNet's is MP-2018.6.1.
+_SUITES = {"dft_3d_": "jarvis_dft3d", "megnet_": "mp_2018_6_1"}
+# Crystals of the test splits: C. Chen et al., Chem. Mater. 31, 3564 (2019), doi:10.1021/acs.chemmater.9b01294, and those
+# of the leaderboard's files, commit 57afc55f94c8.
+_TEST_SIZES = {
+    "e_form": 4239,
+    "gappbe": 4239,
+    "formation_energy_peratom": 5572,
+    "optb88vdw_total_energy": 5572,
+    "optb88vdw_bandgap": 5572,
+    "mbj_bandgap": 1815,
+    "ehull": 5537,
+    "bulk_modulus_kv": 1968,
+    "shear_modulus_gv": 1968,
+}
 
 
 def read_jarvis(
@@ -157,7 +169,6 @@ def task_of(benchmark: str | Path) -> Task:
     name = str(benchmark)
     stem = Path(name).name.split(".json")[0]
     prefix = next((prefix for prefix in _SUITES if stem.startswith(prefix)), "")
-    suite, n_test = _SUITES.get(prefix, ("", None))
     column = stem.removeprefix(prefix)
     known = sets.SETS.get(name)
     return Task(
@@ -167,9 +178,9 @@ def task_of(benchmark: str | Path) -> Task:
         _UNITS.get(column, ""),
         known.records if known else 0,
         kind="regression" if known else None,
-        suite=suite,
+        suite=_SUITES.get(prefix, ""),
         source="jarvis",
-        n_test=n_test,
+        n_test=_TEST_SIZES.get(column) if known else None,
     )
 
 
