@@ -51,6 +51,7 @@ def test_wrong_arguments_end_before_anything_is_measured(
     assert message in done.stderr
 
 
+@pytest.mark.slow
 def test_without_the_published_code_it_says_where_that_is_and_measures_this_library(shared_data: Path) -> None:
     done = start(f"--data={shared_data}", "--only=graphs,train,run", "--run-on=drawn", "--crystals=40", "--rounds=2")
     assert done.returncode == 0, done.stderr

@@ -128,10 +128,3 @@ def test_another_file_is_refused_with_the_reason(tmp_path: Path, published: Path
         reference.read(cut)
     with pytest.raises(TorchFileError, match="made with 92 atom features an element, but the table has 93"):
         reference.read(published / "pre-trained" / "band-gap.pth.tar", atom_table=np.zeros((104, 93), np.float32))
-
-
-def test_what_the_published_code_cannot_express_is_refused(tmp_path: Path) -> None:
-    flags = ["--config=configs/formation_energy.py", f"--workdir={tmp_path / 'run'}", "--config.train.epochs=1"]
-    subprocess.run([sys.executable, "-m", "experiments.train", *flags], cwd=ROOT, check=True, capture_output=True)
-    with pytest.raises(ValueError, match=r"exactly 12 neighbours within 8\.0 Å, this model was trained on WholeShells"):
-        reference.save(tmp_path / "run", tmp_path / "x.pth.tar")

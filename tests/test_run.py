@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from cgcnn_jax import Predictor, evaluation
+from cgcnn_jax import Predictor, evaluation, reference
 from cgcnn_jax import config as configs
 from cgcnn_jax.applicability import Applicability
 from cgcnn_jax.data import dataset, duplicates
@@ -70,6 +70,14 @@ class Told(Watcher):
 
     def should_stop(self) -> bool:
         return self.epochs >= self._stop_after
+
+
+def test_what_the_published_code_cannot_express_is_not_saved_for_it(
+    config: ConfigDict, crystals: Dataset, split: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    run(config, tmp_path / "run", data=crystals, split=split)
+    with pytest.raises(ValueError, match=r"exactly 12 neighbours within 8\.0 Å, this model was trained on WholeShells"):
+        reference.save(tmp_path / "run", tmp_path / "x.pth.tar")
 
 
 def test_pictures_that_fail_cost_no_number(

@@ -103,7 +103,12 @@ def test_several_runs_are_judged_together(
         assert float(row["std"]) == pytest.approx(
             abs(float(a["prediction"]) - float(b["prediction"])) / 2**0.5, rel=1e-3
         )
-    # A crystal that one network was trained on judges no ensemble it is part of, unless one asks for that.
+
+
+@pytest.mark.slow
+def test_a_crystal_that_one_network_was_trained_on_judges_no_ensemble_unless_asked(
+    run: Run, trained: Path, cif_folder: Path, tmp_path: Path
+) -> None:
     flags = [*directory_flags(cif_folder), *TINY, "--config.split.seed=1", "--config.train.epochs=1"]
     run("train", *flags, f"--workdir={tmp_path / 'c'}")
     both = (f"--workdir={trained}", f"--workdir={tmp_path / 'c'}")

@@ -110,9 +110,17 @@ CASES = [(conv, pool, "gaussians") for conv in CONVOLUTIONS for pool in POOLS] +
     *((conv, "mean", "bins") for conv in CONVOLUTIONS),
     ("gated_mlp", "mean", "reciprocal"),
 ]
+# Every convolution, pool and basis is in one of these; the other combinations take minutes to compile.
+ALWAYS = [
+    *((conv, "mean", "gaussians") for conv in CONVOLUTIONS),
+    *(("gated_norm", pool, "gaussians") for pool in POOLS),
+    ("gated", "mean", "bins"),
+    ("gated_mlp", "mean", "reciprocal"),
+]
+PARAMS = [pytest.param(case, id="-".join(case), marks=[] if case in ALWAYS else [pytest.mark.slow]) for case in CASES]
 
 
-@pytest.fixture(scope="session", params=CASES, ids="-".join)
+@pytest.fixture(scope="session", params=PARAMS)
 def network(request) -> Network:
     return build(*request.param)
 
