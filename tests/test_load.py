@@ -144,6 +144,7 @@ class Stops(Watcher):
         self.memory.append(tracemalloc.get_traced_memory()[0])
 
 
+@pytest.mark.slow
 def test_streamed_training_is_stopped_goes_on_learns_and_keeps_nothing(tmp_path: Path) -> None:
     load.make_crystals(tmp_path / "crystals.jsonl", 300)
     config = base.get_config()

@@ -105,6 +105,7 @@ def test_two_processes_do_not_train_in_one_folder(run: Run, cif_folder: Path, tm
     assert "another process is training in" in done.stderr
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_old_predictions(run: Run, trained: Path, cif_folder: Path, tmp_path: Path) -> None:
     # A learning rate of 1e-12 moves nothing, so the new run predicts what the old one does, though its scaler differs.
     flags = (*directory_flags(cif_folder), *TINY, "--config.split.seed=5", "--config.optimizer.learning_rate=1e-12")

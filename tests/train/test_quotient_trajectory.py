@@ -26,8 +26,8 @@ TARGET = "formation_energy_eV_per_atom"
         ("sum", OptimizerSettings("adam", 5e-3)),
         ("gated", OptimizerSettings("adam", 5e-3)),
         ("gated_norm", OptimizerSettings("sgd", 0.05)),
-        ("gated_mlp", OptimizerSettings("adam", 5e-3)),
-        ("gated_update", OptimizerSettings("adam", 5e-3)),
+        pytest.param("gated_mlp", OptimizerSettings("adam", 5e-3), marks=pytest.mark.slow),
+        pytest.param("gated_update", OptimizerSettings("adam", 5e-3), marks=pytest.mark.slow),
     ],
     ids=["sum", "gated", "gated_norm", "gated_mlp", "gated_update"],
 )
