@@ -6,12 +6,12 @@ prediction. Where crystals are missing here, the published errors are those on o
 Source: K. Choudhary et al., npj Comput. Mater. 10, 93 (2024), doi:10.1038/s41524-024-01259-w.
 """
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from cgcnn_jax.data.sources.stream import DAMAGE
 from cgcnn_jax.data.tasks import Task
 
 
@@ -29,8 +29,8 @@ def errors(task: Task, judged: pd.DataFrame, contributions: Path) -> dict[str, f
       FileNotFoundError: If no submission of that folder has predictions for the task.
       ValueError: If a file is damaged, or has not the columns id and prediction.
     """
-    dataset = next(name for name in ("dft_3d", "megnet") if task.name.startswith(f"{name}_"))
-    name = f"AI-SinglePropertyPrediction-{task.name.removeprefix(f'{dataset}_')}-{dataset}-test-mae.csv.zip"
+    dataset = task.name.removesuffix(f"_{task.column}")
+    name = f"AI-SinglePropertyPrediction-{task.column}-{dataset}-test-mae.csv.zip"
     files = sorted(contributions.glob(f"*/{name}"))
     if not files:
         raise FileNotFoundError(
@@ -50,6 +50,6 @@ def _predictions(file: Path) -> pd.Series:
     try:
         table = pd.read_csv(file, dtype={"id": str}, compression="zip")
         numbers = pd.to_numeric(table["prediction"]).set_axis(table["id"])
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, *DAMAGE) as error:
         raise ValueError(f"{file}: no table with columns id and prediction ({error}); fetch the copy again") from None
     return numbers[~numbers.index.duplicated()]

@@ -152,7 +152,7 @@ def _section(task: Task, record: Mapping[str, Any], others: Sequence[Row]) -> li
     is_classes = task.kind == "classification"
     # What others reach on a part of the crystals says something beside ours on that part alone.
     n_judged = sum(fold["crystals"]["test"] for fold in record["folds"])
-    n_subset = next((row.n_subset for row in rows if row.n_subset == n_judged and record["crystals"]["missing"]), None)
+    n_subset = n_judged if record["crystals"]["missing"] and any(row.n_subset == n_judged for row in rows) else None
     columns = {
         "model": [f"**{row.model}**" if row.is_ours else row.model for row in rows],
         f"{'mean ' * (task.num_folds > 1)}{'ROC-AUC' if is_classes else 'MAE'}": [_number(row.mean) for row in rows],

@@ -1,3 +1,4 @@
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -137,9 +138,15 @@ def contributions(tmp_path: Path) -> Path:
     for submission, text in tables.items():
         folder = tmp_path / "contributions" / submission
         folder.mkdir(parents=True)
-        with zipfile.ZipFile(folder / f"{name}.zip", "w") as archive:
-            archive.writestr(name, text)
+        (folder / f"{name}.zip").write_bytes(_zipped(text))
     return tmp_path / "contributions"
+
+
+def _zipped(text: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.csv", text)
+    return content.getvalue()
 
 
 def test_published_predictions_say_what_models_reach_on_the_crystals_judged_here(
@@ -160,11 +167,13 @@ def test_published_predictions_say_what_models_reach_on_the_crystals_judged_here
         ["CGCNN", ""],
         ["unknown_to_the_table", "0.25"],
     ]
-    (contributions / "of_other_crystals" / "AI-SinglePropertyPrediction-gappbe-megnet-test-mae.csv.zip").write_bytes(
-        b"PK"
-    )
-    with pytest.raises(ValueError, match=r"of_other_crystals/.*csv.zip: no table with columns id and prediction"):
-        markdown(tmp_path / "b", leaderboards, contributions)
+    file = contributions / "of_other_crystals" / "AI-SinglePropertyPrediction-gappbe-megnet-test-mae.csv.zip"
+    whole = _zipped("id,prediction\n" + "".join(f"mp-{n},{n / 7}\n" for n in range(2000)))
+    # Cut short, of bytes that are no deflate stream, and with other columns.
+    for damaged in (b"PK", whole[:200] + b"\xff" * 200 + whole[400:], _zipped("id,value\nmp-1,1.0\n")):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"of_other_crystals/.*csv.zip: no table with columns id and prediction"):
+            markdown(tmp_path / "b", leaderboards, contributions)
     with pytest.raises(FileNotFoundError, match=r"--contributions wants the folder jarvis_leaderboard/contributions"):
         markdown(tmp_path / "b", leaderboards, tmp_path)
 
