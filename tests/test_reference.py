@@ -1,8 +1,6 @@
 """The published checkpoints, against what the published PyTorch code predicts with them."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from cgcnn_jax import reference, torchfile
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.sources import read_files, read_jsonl
 from cgcnn_jax.torchfile import TorchFileError
+from tests.experiments.starts import start
 
 ROOT = Path(__file__).parents[1]
 
@@ -99,7 +98,7 @@ def test_a_model_written_back_is_the_one_that_was_read(published: Path, tmp_path
     # dependency.
     original = published / "pre-trained" / "shear-moduli.pth.tar"
     flags = [f"--workdir={tmp_path / 'run'}", str(original)]
-    subprocess.run([sys.executable, "-m", "experiments.import_reference", *flags], cwd=ROOT, check=True)
+    assert start("import_reference", *flags).returncode == 0
     reference.save(tmp_path / "run", tmp_path / "again.pth.tar")
     before, after = torchfile.read(original), torchfile.read(tmp_path / "again.pth.tar")
     assert before["state_dict"].keys() == after["state_dict"].keys()

@@ -1,14 +1,13 @@
 """Runs entry points as a user does: in a process of their own, from the project's root."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from cgcnn_jax.data.sources import read_demo
-from tests.experiments.runs import ROOT, TINY, Run, directory_flags
+from tests.experiments import starts
+from tests.experiments.runs import TINY, Run, directory_flags
 
 
 @pytest.fixture(scope="session")
@@ -17,14 +16,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     cache = tmp_path_factory.mktemp("cache")
 
     def start(name: str, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", f"experiments.{name}", *arguments],
-            cwd=ROOT,
-            env=os.environ | {"CGCNN_JAX_CACHE": str(cache)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        done = starts.start(name, *arguments, CGCNN_JAX_CACHE=str(cache))
         assert done.returncode == status, done.stdout + done.stderr
         return done
 

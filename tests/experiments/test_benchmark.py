@@ -1,15 +1,14 @@
 import itertools
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.experiments.runs import ROOT, SMALL, Run
+from tests.experiments.runs import SMALL, Run
+from tests.experiments.starts import begin
 
 MATBENCH = ("--suite=matbench", "--config=configs/formation_energy.py")
 
@@ -88,12 +87,7 @@ def test_a_signal_ends_in_the_status_that_says_go_on(data: Path, tmp_path: Path)
         *SMALL,
         "--config.train.epochs=100000",
     )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.benchmark", *flags, "--config.data.cache="],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = begin("benchmark", *flags, "--config.data.cache=")
     records = tmp_path / "matbench_phonons" / "fold_0" / "metrics.jsonl"
     for _ in range(1200):
         if records.exists() and records.read_text():
@@ -101,8 +95,8 @@ def test_a_signal_ends_in_the_status_that_says_go_on(data: Path, tmp_path: Path)
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 75, err.decode()
-    assert b"the same command goes on" in out
+    assert process.returncode == 75, err
+    assert "the same command goes on" in out
 
 
 @pytest.mark.parametrize(

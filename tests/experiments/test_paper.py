@@ -1,12 +1,11 @@
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.experiments.runs import ROOT, Run
+from tests.experiments.runs import Run
+from tests.experiments.starts import begin
 from tests.studies.paper_data import write_data
 from tests.studies.perovskite_cells import write_cells
 
@@ -61,20 +60,12 @@ def test_one_command_makes_the_perovskites_and_the_search_too(run: Run, tmp_path
 
 @pytest.mark.slow
 def test_a_signal_ends_in_the_status_that_says_go_on(data: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "experiments.paper", f"--data={data}", f"--workdir={tmp_path}"),
-            *("--size=full", "--only=figure_2c"),
-        ],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = begin("paper", f"--data={data}", f"--workdir={tmp_path}", "--size=full", "--only=figure_2c")
     for _ in range(6000):
         if any(file.read_text() for file in tmp_path.glob("runs/*/*/metrics.jsonl")):
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 75, err.decode()
-    assert b"the same command goes on" in out
+    assert process.returncode == 75, err
+    assert "the same command goes on" in out

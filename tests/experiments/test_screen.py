@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,8 @@ from cgcnn_jax.data.sources import read_demo
 from cgcnn_jax.data.sources.jsonl import line_of
 from cgcnn_jax.predict import Predictor
 from configs import base
-from tests.experiments.runs import ROOT, Run
+from tests.experiments.runs import Run
+from tests.experiments.starts import begin
 from tests.screen.models import save_model
 
 psutil = pytest.importorskip("psutil")
@@ -34,11 +34,6 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("lines") / "demo.jsonl"
     file.write_text("".join(line_of(crystal) for crystal in read_demo()) + '{"id": "odd"}\n')
     return file
-
-
-def begin(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "experiments.screen", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def parts(output: Path) -> dict[Path, int]:
@@ -79,7 +74,7 @@ def test_stopped_killed_and_robbed_of_a_worker_it_accounts_for_every_structure(
     command += ("--workers=2", "--predict=parent")
 
     # A scheduler's SIGTERM: what is in flight is finished, and the status says that the command goes on.
-    first = begin(*command)
+    first = begin("screen", *command)
     wait_until(lambda: len(parts(tmp_path)) >= 3, first)
     first.send_signal(signal.SIGTERM)
     message = first.communicate(timeout=100)[1]
@@ -89,7 +84,7 @@ def test_stopped_killed_and_robbed_of_a_worker_it_accounts_for_every_structure(
     assert len((tmp_path / "shards.jsonl").read_text().splitlines()) == len(after_stop) < 70
 
     # kill -9: at most what was in flight is lost, and the workers end by themselves.
-    second = begin(*command)
+    second = begin("screen", *command)
     wait_until(lambda: len(parts(tmp_path)) >= len(after_stop) + 3, second)
     orphans = workers_of(second)
     second.kill()
@@ -101,7 +96,7 @@ def test_stopped_killed_and_robbed_of_a_worker_it_accounts_for_every_structure(
     assert len(after_kill) - n_line in (0, 1)
 
     # A killed worker: the rest is done by others.
-    third = begin(*command)
+    third = begin("screen", *command)
     wait_until(lambda: len(parts(tmp_path)) >= len(after_kill) + 3, third)
     workers_of(third)[0].kill()
     message = third.communicate(timeout=200)[1]

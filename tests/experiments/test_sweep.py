@@ -1,6 +1,5 @@
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -8,7 +7,8 @@ import pandas as pd
 import pytest
 
 from cgcnn_jax.sweep.folder import SweepFolder
-from tests.experiments.runs import ROOT, Run
+from tests.experiments.runs import Run
+from tests.experiments.starts import begin
 
 SWEEP = """
 from cgcnn_jax import sweep
@@ -40,13 +40,14 @@ def test_what_is_missing_is_said_in_a_line(run: Run, sweep_file: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_the_same_command_goes_on_repeating_nothing(sweep_file: Path, tmp_path: Path) -> None:
+def test_sigterm_saves_and_the_same_command_goes_on_repeating_nothing(
+    run: Run, sweep_file: Path, tmp_path: Path
+) -> None:
     workdir = tmp_path / "sweep"
-    command = [sys.executable, "-m", "experiments.sweep", f"--config={sweep_file}", f"--workdir={workdir}"]
+    command = ["sweep", f"--config={sweep_file}", f"--workdir={workdir}"]
     command += ["--config.train.epochs=30", "--config.model.features=4", "--config.data.workers=1"]
     folder = SweepFolder(workdir)
-    # A pipe that nobody reads would fill with the progress bar and block the process.
-    started = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    started = begin(*command, errors=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while len(folder.trial(0).records()) < 3:
         assert started.poll() is None and time.monotonic() < deadline
@@ -56,8 +57,7 @@ def test_sigterm_saves_and_the_same_command_goes_on_repeating_nothing(sweep_file
     assert started.returncode == 75 and "the same command goes on" in out
     n_before = len(folder.trial(0).records())
     assert 3 <= n_before < 30
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert again.returncode == 0, again.stderr
+    again = run(*command)
     assert f"going on after {n_before} of 30 epochs" in again.stdout
     table = pd.read_csv(workdir / "results.csv")
     assert table["status"].tolist() == ["finished"] * 4

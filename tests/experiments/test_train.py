@@ -1,9 +1,7 @@
 import csv
 import json
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +11,8 @@ import pytest
 from cgcnn_jax import Predictor
 from cgcnn_jax.data import elements
 from cgcnn_jax.train.metrics import regression_metrics
-from tests.experiments.runs import ROOT, TINY, Run, directory_flags
+from tests.experiments.runs import TINY, Run, directory_flags
+from tests.experiments.starts import begin
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -140,19 +139,14 @@ def test_a_killed_run_goes_on_to_the_bits_of_an_undisturbed_one(run: Run, cif_fo
     flags = (*flags, "--config.model.dropout=0.2")
     run("train", *flags, f"--workdir={tmp_path / 'whole'}")
     killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.train", *flags, f"--workdir={killed}"],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = begin("train", *flags, f"--workdir={killed}", errors=subprocess.DEVNULL)
     records = killed / "metrics.jsonl"
     for _ in range(1200):
         if process.poll() is not None or (records.exists() and len(records.read_text().splitlines()) >= 7):
             break
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate()
     taken = len(records.read_text().splitlines())
     assert 0 < taken < 60
     done = run("train", *flags, f"--workdir={killed}")
@@ -168,9 +162,7 @@ def test_a_killed_run_goes_on_to_the_bits_of_an_undisturbed_one(run: Run, cif_fo
 
 def test_sigterm_saves_and_leaves(run: Run, cif_folder: Path, tmp_path: Path) -> None:
     flags = (*directory_flags(cif_folder), *TINY, "--config.train.epochs=100000", f"--workdir={tmp_path / 'run'}")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.train", *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = begin("train", *flags)
     records = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 300
     while not (records.exists() and records.read_text()):
@@ -179,8 +171,8 @@ def test_sigterm_saves_and_leaves(run: Run, cif_folder: Path, tmp_path: Path) ->
     process.terminate()
     out, err = process.communicate(timeout=60)
     # EX_TEMPFAIL: a job script tells by it a run that is to be started again from one that is finished.
-    assert process.returncode == 75, err.decode()
-    assert b"the same command goes on" in out
+    assert process.returncode == 75, err
+    assert "the same command goes on" in out
     assert any((tmp_path / "run" / "checkpoints").iterdir())
 
 

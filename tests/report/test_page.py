@@ -1,6 +1,4 @@
 import math
-import subprocess
-import sys
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,7 +11,7 @@ pytest.importorskip("bokeh", reason="the report needs bokeh: pip install cgcnn-j
 from cgcnn_jax.data.crystal import Rejected
 from cgcnn_jax.report import finished, page, panels
 from cgcnn_jax.workdir import Workdir
-from tests.experiments.runs import ROOT
+from tests.experiments.starts import start
 from tests.report.finished_runs import classes, edit_json, regression, write_run
 
 HOSTILE = (
@@ -199,9 +197,7 @@ def test_the_page_of_70000_crystals_with_long_ids_is_below_3_megabytes_and_says_
 
 def test_the_command_writes_the_page_beside_the_run(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", *regression())
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.report", f"--workdir={folder}"], cwd=ROOT, capture_output=True, text=True
-    )
+    done = start("report", f"--workdir={folder}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"report    {folder}/report.html (1.")
     assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")

@@ -16,6 +16,9 @@ import pytest
 
 from cgcnn_jax.train import loop
 from cgcnn_jax.train.checkpoint import Checkpoints
+from tests.compiling import QUICK
+
+pytestmark = pytest.mark.usefixtures("quick_compiling")
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -151,7 +154,7 @@ def test_a_killed_run_goes_on_to_the_same_end(make_problem, assert_same, tmp_pat
     expected = problem.run()
     process = subprocess.Popen(
         [sys.executable, HERE / "conftest.py", tmp_path],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | QUICK,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
