@@ -1,6 +1,7 @@
 """Shared fixtures: where the real data lie, and crystals with known answers."""
 
 import atexit
+import functools
 import os
 import shutil
 import subprocess
@@ -36,6 +37,8 @@ def _share_compiled_programs() -> None:
 _share_compiled_programs()
 import jax  # noqa: E402
 
+from tests import compiling  # noqa: E402
+
 # Shapes that broadcast by accident are bugs.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -51,9 +54,11 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="module")
 def quick_compiling() -> Iterator[None]:
-    """For tests of loops around a network, which compile more than they compute; the numbers are tested elsewhere."""
+    """For tests of loops around a network."""
     jax.config.update("jax_disable_most_optimizations", True)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=compiling.compiler_options()))
+        yield
     jax.config.update("jax_disable_most_optimizations", False)
     # jax does not tell apart what was compiled with and without them, and another process would round in another way.
     jax.clear_caches()
@@ -61,14 +66,17 @@ def quick_compiling() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def on_devices() -> Callable[..., str]:
-    """on_devices(8, program, *arguments): what it prints in a process of its own with so many simulated CPU devices."""
+    """on_devices(8, program, *arguments): what it prints in a process of its own with so many simulated CPU devices.
 
-    def run(count: int, program: str, *arguments: str | Path) -> str:
-        environment = os.environ | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": str(ROOT),
-        }
+    quick=True compiles as in tests of loops around a network.
+    """
+
+    def run(count: int, program: str, *arguments: str | Path, quick: bool = False) -> str:
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+        if quick:
+            environment |= compiling.quick()
+        flags = (environment.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={count}")
+        environment["XLA_FLAGS"] = " ".join(flags).strip()
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(program), *arguments],
             env=environment,

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.compiling import QUICK
+from tests.compiling import quick
 from tests.experiments.runs import ROOT
 
 # Libraries only, of those that leave no thread and no device behind when they are imported: jax finds its devices in
@@ -45,7 +45,9 @@ def start(name: str, *arguments: str, **environment: str) -> subprocess.Complete
     with tempfile.TemporaryDirectory(prefix="start-") as folder:
         files = Path(folder, "stdout"), Path(folder, "stderr")
         # daemon=False: an entry point may have processes of its own.
-        process = context.Process(target=_run, args=(name, arguments, os.environ | environment, files), daemon=False)
+        process = context.Process(
+            target=_run, args=(name, arguments, os.environ | quick() | environment, files), daemon=False
+        )
         process.start()
         process.join(_SECONDS)
         if process.exitcode is None:
@@ -66,7 +68,7 @@ def begin(name: str, *arguments: str, errors: int = subprocess.PIPE) -> subproce
     return subprocess.Popen(
         [sys.executable, "-m", f"experiments.{name}", *arguments],
         cwd=ROOT,
-        env=os.environ | QUICK,
+        env=os.environ | quick(),
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
@@ -80,7 +82,7 @@ def _run(name: str, arguments: tuple[str, ...], environment: dict[str, str], fil
     os.environ.update(environment)
     os.chdir(ROOT)
     sys.argv[1:] = arguments
-    # What QUICK is to jax where it is not imported yet.
+    # Imported before the environment was known.
     import jax
 
     jax.config.update("jax_disable_most_optimizations", True)

@@ -17,7 +17,7 @@ from absl import flags as absl_flags
 from absl.testing import flagsaver
 
 from experiments import hosts
-from tests.compiling import QUICK
+from tests.compiling import quick
 from tests.experiments.runs import ROOT, TINY, Run, directory_flags
 
 Start = Callable[..., list[subprocess.Popen[str]]]
@@ -36,7 +36,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def two(*arguments: str, slurm: bool = False) -> list[subprocess.Popen[str]]:
         port = free_port()
         for number in (0, 1):
-            environment = os.environ | QUICK | {"CGCNN_JAX_CACHE": str(tmp_path / "cache")}
+            environment = os.environ | quick() | {"CGCNN_JAX_CACHE": str(tmp_path / "cache")}
             if slurm:
                 # As srun sets them for two tasks of one node; jax makes the port of the job's number.
                 environment |= {"SLURM_JOB_ID": str(port), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}

@@ -11,10 +11,8 @@ from cgcnn_jax.train.parallel import Devices, any_process, from_first_process
 # 20 crystals in 3 batches: 7, 7 and 6 on 8 devices leave some devices without a crystal, and of those that have one
 # many have no label.
 PROGRAM = """
-    import json, os, sys
+    import json, sys
     from pathlib import Path
-    # Half of the time would go into optimising programs that run for milliseconds.
-    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     import jax, numpy as np
     from cgcnn_jax.nn.model import init_variables
     from cgcnn_jax.train import loop
@@ -80,7 +78,7 @@ PROGRAM = """
 
 @pytest.fixture(scope="module")
 def found(on_devices, tmp_path_factory) -> dict:
-    return json.loads(on_devices(8, PROGRAM, tmp_path_factory.mktemp("devices")).splitlines()[-1])
+    return json.loads(on_devices(8, PROGRAM, tmp_path_factory.mktemp("devices"), quick=True).splitlines()[-1])
 
 
 def assert_close(one: dict, other: dict) -> None:
