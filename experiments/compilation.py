@@ -27,7 +27,8 @@ def keep_compiled_programs() -> Path | None:
     except OSError:  # a home folder that cannot be written to costs time, nothing else
         return None
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    # Small programs too: a run has about sixty, 3 s in all, of the initial weights above all.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     # For every program it finds, XLA for CPUs prints pages about preferences it takes for missing instructions. What
     # really goes wrong in XLA reaches Python as an exception.
     # 1 is what jax sets itself, and what the children of a process with jax inherit.

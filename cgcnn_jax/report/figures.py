@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn import metrics as sklearn_metrics
 
 from cgcnn_jax.files import write_figure
 from cgcnn_jax.train.metrics import known_classes, known_values, regression_metrics
@@ -194,6 +193,9 @@ def roc_curve(
     Raises:
       ValueError: If no label is known or all are one class, a probability is not finite, or names are not n_class.
     """
+    # Imported late: it takes a second, which runs that learn numbers need not wait for.
+    from sklearn import metrics
+
     classes, probability = _finite_classes(label, probability)
     n_class = probability.shape[1]
     names = _class_names(class_names, n_class)
@@ -207,8 +209,8 @@ def roc_curve(
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=GREY, lw=1.0, ls="--", label="chance: AUC 0.5")
     for number, one in enumerate([1] if n_class == 2 else occurring):
-        false_positive, true_positive, _ = sklearn_metrics.roc_curve(classes == one, probability[:, one])
-        area = sklearn_metrics.auc(false_positive, true_positive)
+        false_positive, true_positive, _ = metrics.roc_curve(classes == one, probability[:, one])
+        area = metrics.auc(false_positive, true_positive)
         axes.plot(
             false_positive,
             true_positive,
@@ -240,10 +242,12 @@ def confusion_matrix(
     Raises:
       ValueError: If no label is known, a probability is not finite, or names are not n_class.
     """
+    from sklearn import metrics
+
     classes, probability = _finite_classes(label, probability)
     n_class = probability.shape[1]
     names = _class_names(class_names, n_class)
-    counts = sklearn_metrics.confusion_matrix(classes, probability.argmax(axis=1), labels=np.arange(n_class))
+    counts = metrics.confusion_matrix(classes, probability.argmax(axis=1), labels=np.arange(n_class))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
     side = max(4.2, 1.6 + 0.85 * n_class)
