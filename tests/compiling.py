@@ -23,7 +23,7 @@ def compiler_options() -> dict[str, bool]:
 
 
 def quick() -> dict[str, str]:
-    """The variables that are to a process of its own what the fixture quick_compiling is to pytest's."""
+    """The variables that are to a process of its own what the fixture quicker_compiling is to pytest's."""
     flags = [f"--{name}={str(value).lower()}" for name, value in compiler_options().items()]
     return {
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",

@@ -56,12 +56,18 @@ def shared_data() -> Path:
 def quick_compiling() -> Iterator[None]:
     """For tests of loops around a network."""
     jax.config.update("jax_disable_most_optimizations", True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=compiling.compiler_options()))
-        yield
+    yield
     jax.config.update("jax_disable_most_optimizations", False)
     # jax does not tell apart what was compiled with and without them, and another process would round in another way.
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def quicker_compiling(quick_compiling: None) -> Iterator[None]:
+    """For those without populations: jax has no options for a program that is a part of another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=compiling.compiler_options()))
+        yield
 
 
 @pytest.fixture(scope="session")

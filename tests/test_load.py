@@ -21,7 +21,7 @@ from cgcnn_jax.workdir import Workdir
 from configs import base
 from tests.screen.models import save_model
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
 
 
 @pytest.fixture(scope="module")

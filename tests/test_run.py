@@ -23,7 +23,7 @@ from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.workdir import Workdir
 from configs import formation_energy
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
 
 # Reports take seconds each.
 run = functools.partial(run_and_report, report=False)

@@ -25,7 +25,7 @@ from cgcnn_jax.files import lock_if_free
 from cgcnn_jax.run import Watcher, run
 from configs import base
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
 
 TOY = Task("matbench_toy", "y", "Z", "", 40, num_folds=3)
 HEAVY = Task("matbench_heavy", "y", "is_heavy", "", 30, "classification", num_folds=1, n_test=6)

@@ -14,6 +14,9 @@ from configs import perovskite_sites
 from tests.experiments.runs import Run
 from tests.studies.perovskite_cells import ON_A, ON_B, write_cells
 
+# The command below predicts what the study of this process has learned, to the same digits.
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
+
 SETTINGS = {
     "train.epochs": 3,
     "train.batch_size": 16,

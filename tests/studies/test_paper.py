@@ -21,7 +21,7 @@ from cgcnn_jax.studies.results import Results
 from cgcnn_jax.workdir import Workdir
 from tests.studies.paper_data import config_of, write_data
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
 
 CHOSEN = find_parts("table_i,figure_2a,figure_2b,figure_2c,figure_2d,figure_s1,figure_s2,figure_s4,table_s4")
 RUNS = [f"formation_energy/{conv}_{n}" for n in (16, 48) for conv in ("gated_norm", "sum")]

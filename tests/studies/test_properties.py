@@ -22,7 +22,7 @@ from cgcnn_jax.studies.properties import (
 )
 from tests.studies.paper_data import FOLDERS, config_of, write_data
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
 
 QUICK, SMALL, FULL = SIZES["quick"], SIZES["small"], SIZES["full"]
 

@@ -7,7 +7,7 @@ import pytest
 from cgcnn_jax.train import feed
 from cgcnn_jax.train.feed import fits_device
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
 
 
 @pytest.fixture

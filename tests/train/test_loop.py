@@ -17,7 +17,7 @@ from cgcnn_jax.train.optimizer import build_optimizer
 from cgcnn_jax.train.state import init_state
 from cgcnn_jax.train.step import compile_steps, predict_batch, take_batch, to_device
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
 
 
 def mae(problem, values, part) -> float:

@@ -18,7 +18,7 @@ from cgcnn_jax.train import loop
 from cgcnn_jax.train.checkpoint import Checkpoints
 from tests.compiling import quick
 
-pytestmark = pytest.mark.usefixtures("quick_compiling")
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
