@@ -59,14 +59,20 @@ def main() -> None:
 
     paths = _paths(find_tasks(SUITE.value, TASKS.value), data)
     cli.prepare()
-    from cgcnn_jax.benchmark.protocol import run_task
+    from cgcnn_jax.benchmark.protocol import plan, run_task
     from experiments import data as loading
     from experiments.watch import Terminal, say
 
     command = shlex.join(["python", "-m", "experiments.benchmark", *sys.argv[1:]])
     watcher = Terminal()
-    for task, path in paths:
-        config = CONFIG.value if CONFIG.value is not None else configs.named(config_name(task))
+    chosen = [CONFIG.value if CONFIG.value is not None else configs.named(config_name(task)) for task, _ in paths]
+    # What one of the tasks does not admit is told before hours are spent on those before it.
+    for config, (task, path) in zip(chosen, paths, strict=True):
+        try:
+            plan(config, task, path, folder / task.name, networks=NETWORKS.value)
+        except ValueError as error:
+            raise ValueError(f"{task.name}: {error}") from error
+    for config, (task, path) in zip(chosen, paths, strict=True):
         record = run_task(
             config,
             task,

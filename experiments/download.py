@@ -62,9 +62,11 @@ def download(
         except _BrokenError as error:
             failures = 1 if _size(part) > before else failures + 1
             if failures >= attempts:
+                said = f"{url}: {error}; tried {failures} times"
+                if not (size := _size(part)):
+                    raise NotServedError(said) from error
                 raise OSError(
-                    f"{url}: {error}; tried {failures} times. {_size(part)} bytes are kept in {part}; "
-                    "the same command goes on from there"
+                    f"{said}. {size} bytes are kept in {part}; the same command goes on from there"
                 ) from error
             time.sleep(wait * 2 ** (failures - 1))
 
@@ -90,7 +92,7 @@ def _attempt(
                 raise _BrokenError("what was there is longer than the server's file") from error
             if error.code == 429 or error.code >= 500:
                 raise _BrokenError(f"the server answers {error.code} {error.reason}") from error
-            raise OSError(f"{url}: the server answers {error.code} {error.reason}") from error
+            raise NotServedError(f"{url}: the server answers {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
             raise _BrokenError(f"no answer in {timeout:.0f} s") from error

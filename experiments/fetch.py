@@ -9,6 +9,7 @@ the same command. Without a network, put the files there by hand; the same comma
 Project needs a key of your own in MP_API_KEY; --fields are fields of its summary, k_vrh and g_vrh among them.
 """
 
+import shlex
 from pathlib import Path
 
 from absl import flags
@@ -66,15 +67,15 @@ def _usage(name: str, folder: Path) -> list[str]:
     crystals = found if chosen.benchmark and found else name
     lines = []
     if sets.missing(crystals, folder):
-        there = "" if is_default else f" --folder={folder}"
+        there = "" if is_default else f" --folder={shlex.quote(str(folder))}"
         lines.append(f"python -m experiments.fetch {crystals}{there}   (the crystals of these values)")
     flags_of_it = [f"--config.data.source={chosen.source}"]
     if task:
         # By name it is looked up in the default folder alone.
         given = sets.place(name, folder) if chosen.benchmark and not is_default else task
-        flags_of_it.append(f"--config.data.task={given}")
+        flags_of_it.append(f"--config.data.task={shlex.quote(str(given))}")
     if not is_default or crystals != found:
-        flags_of_it.append(f"--config.data.path={sets.place(crystals, folder)}")
+        flags_of_it.append(f"--config.data.path={shlex.quote(str(sets.place(crystals, folder)))}")
     return [*lines, " ".join(flags_of_it)]
 
 

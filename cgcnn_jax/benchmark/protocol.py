@@ -58,25 +58,8 @@ def run_task(
         configuration or of other data.
     """
     watcher = watcher or Watcher()
-    if networks < 1:
-        raise ValueError(f"the number of networks per fold must be at least 1; got {networks}")
-    # All folds with one seed before any with the next: what is there when it is stopped is a smaller ensemble of all.
-    runs = [
-        _run_of(config, task, path, folder, fold, number)
-        for number in range(networks)
-        for fold in range(task.num_folds)
-    ]
+    runs = plan(config, task, path, folder, networks=networks)
     places = [one.place for one in runs]
-    for one in runs:
-        configs.validate(one.config)
-        one.place.check(configs.to_dict(one.config))
-        _check_finished(one.place, configs.to_dict(one.config))
-        if networks > 1 and _finished(one.place) and not (one.place.path / "predictions.csv").is_file():
-            raise FileNotFoundError(
-                f"{one.place.path}/predictions.csv is gone, and the mean needs it; remove the folder, and the same command "
-                "trains it again"
-            )
-
     folder.mkdir(parents=True, exist_ok=True)
     crystals: Dataset | None = None
     atom_table = configs.build_atom_table(runs[0].config)
@@ -90,7 +73,8 @@ def run_task(
                 crystals = load(settings, atom_table)
                 check_marks(task, crystals)
                 digest = crystals.digest(atom_table)
-                _check_digest(task, places, digest)
+            # Other processes may have finished folds meanwhile.
+            _check_digest(task, places, digest)
             split = configs.build_split(settings, crystals)
             watcher.message(_title(task, fold, settings.train.seed, networks))
             result = run(
@@ -105,6 +89,7 @@ def run_task(
             )
     if not all(map(_finished, places)):
         return None
+    _check_digest(task, places, places[-1].read_json("fold.json")["data_digest"])
     of_folds = []
     for fold in range(task.num_folds):
         alike = [place for of_fold, _, place in runs if of_fold == fold]
@@ -115,17 +100,41 @@ def run_task(
     return record
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
+    """A network of a fold: its test fold, its configuration, and where it is trained."""
+
     fold: int
     config: ConfigDict
     place: Workdir
 
 
-def _run_of(config: ConfigDict, task: Task, path: str | Path, folder: Path, fold: int, number: int) -> _Run:
+def plan(config: ConfigDict, task: Task, path: str | Path, folder: Path, *, networks: int = 1) -> list[Run]:
+    """The runs of a task, checked before the first is trained. See run_task for arguments and errors."""
+    if networks < 1:
+        raise ValueError(f"the number of networks per fold must be at least 1; got {networks}")
+    # All folds with one seed before any with the next: what is there when it is stopped is a smaller ensemble of all.
+    runs = [
+        _run_of(config, task, path, folder, fold, number)
+        for number in range(networks)
+        for fold in range(task.num_folds)
+    ]
+    for one in runs:
+        configs.validate(one.config)
+        one.place.check(configs.to_dict(one.config))
+        _check_finished(one.place, configs.to_dict(one.config))
+        if networks > 1 and _finished(one.place) and not (one.place.path / "predictions.csv").is_file():
+            raise FileNotFoundError(
+                f"{one.place.path}/predictions.csv is gone, and the mean needs it; remove the folder, and the same command "
+                "trains it again"
+            )
+    return runs
+
+
+def _run_of(config: ConfigDict, task: Task, path: str | Path, folder: Path, fold: int, number: int) -> Run:
     """Of a network of a fold, by its number in the ensemble."""
     own = _fold_config(config, task, path, fold)
     own.train.seed += number
-    return _Run(fold, own, Workdir(folder / (f"fold_{fold}_seed_{own.train.seed}" if number else f"fold_{fold}")))
+    return Run(fold, own, Workdir(folder / (f"fold_{fold}_seed_{own.train.seed}" if number else f"fold_{fold}")))
 
 
 def _title(task: Task, fold: int, seed: int, networks: int) -> str:

@@ -316,6 +316,13 @@ def test_other_data_are_refused(config: ConfigDict, whole: Path, tmp_path: Path)
         (tmp_path / name / "fold.json").write_bytes((whole / name / "fold.json").read_bytes())
     with pytest.raises(ValueError, match="matbench_toy: the data changed since fold_0 was finished"):
         run_task(config, TOY, write(tmp_path / "toy.jsonl", poisoned_fold=1), tmp_path)
+    # Nor do folds that another process, begun with other data, has finished make a record with these.
+    (tmp_path / "fold_2").mkdir()
+    record = json.loads((whole / "fold_2" / "fold.json").read_text())
+    (tmp_path / "fold_2" / "fold.json").write_text(json.dumps(record | {"data_digest": "another"}))
+    with pytest.raises(ValueError, match="matbench_toy: the data changed since fold_0 was finished"):
+        run_task(config, TOY, tmp_path / "toy.jsonl", tmp_path)
+    assert not (tmp_path / "record.json").exists()
     # Nor is a fold whose checkpoints were removed taken for one of another configuration.
     other = config.copy_and_resolve_references()
     other.train.seed = 5

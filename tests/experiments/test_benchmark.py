@@ -99,6 +99,16 @@ def test_a_signal_ends_in_the_status_that_says_go_on(data: Path, tmp_path: Path)
     assert "the same command goes on" in out
 
 
+def test_what_one_task_does_not_admit_is_told_before_another_is_trained(run: Run, tmp_path: Path) -> None:
+    for name in ("matbench_phonons", "matbench_mp"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    tasks = "--tasks=matbench_phonons,matbench_mp_is_metal"
+    flags = (f"--data={tmp_path / 'data'}", f"--workdir={tmp_path / 'runs'}", "--config=configs/base.py:best")
+    done = run("benchmark", "--suite=matbench", tasks, *flags, status=1)
+    assert "matbench_mp_is_metal: config.train.loss must be one of auto, cross_entropy" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -52,6 +52,12 @@ def test_a_page_instead_of_the_file_is_no_file(server: Server, tmp_path: Path) -
     assert not (tmp_path / "file").exists()
 
 
+def test_a_server_that_never_sends_anything_has_kept_nothing_to_go_on_from(server: Server, tmp_path: Path) -> None:
+    server.faults = [503, 503]
+    with pytest.raises(NotServedError, match=r"answers 503 .*tried 2 times$"):
+        download(server.url("file"), tmp_path / "file", attempts=2, wait=0)
+
+
 def test_a_later_start_goes_on_where_the_first_gave_up(server: Server, tmp_path: Path) -> None:
     server.faults = ["cut", 503, 503, 503]
     with pytest.raises(OSError, match=rf"answers 503 .*tried 3 times\. {HALF} bytes are kept in .*; the same command"):
@@ -111,7 +117,8 @@ def test_a_piece_that_was_not_asked_for_is_thrown_away(server: Server, tmp_path:
 
 
 def test_a_file_that_is_not_there_is_told_at_once(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"nowhere: the server answers 404 Not Found"):
+    # Where the file can be put by hand is told whatever keeps it away.
+    with pytest.raises(NotServedError, match=r"nowhere: the server answers 404 Not Found"):
         download(server.url("nowhere"), tmp_path / "file")
     assert len(server.ranges) == 1 and not list(tmp_path.iterdir())
 

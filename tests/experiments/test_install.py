@@ -221,6 +221,8 @@ def test_a_benchmark_is_used_with_the_crystals_it_is_of(tmp_path: Path, monkeypa
     crystals.touch()
     named = f"--config.data.source=jarvis --config.data.task={file} --config.data.path={crystals}"
     assert command._usage("megnet_e_form", other) == [named]
+    spaced = tmp_path / "my sets"
+    assert command._usage("matbench_phonons", spaced)[-1].split(" ", 2)[2].startswith(f"--config.data.path='{spaced}/")
     assert command._usage("matbench_phonons", other)[-1] == (
         f"--config.data.source=matbench --config.data.task=matbench_phonons --config.data.path={other}/matbench_phonons/"
         "matbench_phonons.json.gz"

@@ -128,12 +128,24 @@ def _crystal(where: str, atoms: "Atoms", known: Mapping[str, Any]) -> Crystal | 
         axes = [name for name, periodic in zip("abc", atoms.pbc, strict=True) if periodic]
         reason = f"periodic along {' and '.join(axes)} only" if axes else "not periodic"
         return Rejected(id, f"{id}: {reason}; a crystal repeats in all three directions (pbc)")
+    mixed = [site for site in _occupancies(known) if list(site.values()) != [1]]
+    if mixed:
+        return Rejected(
+            id,
+            f"{id}: a site of {str(mixed[0])[:80]} is partially occupied or shared; only ordered crystals have a graph",
+        )
     targets = {key: number for key, value in known.items() if (number := _number(value)) is not None}
     try:
         coords = atoms.get_scaled_positions(wrap=False)
         return Crystal.from_arrays(id, atoms.cell.array, atoms.numbers.tolist(), coords, targets)
     except (CrystalError, ArithmeticError, ValueError) as error:
         return Rejected(id, str(error) if isinstance(error, CrystalError) else f"{id}: {error}")
+
+
+def _occupancies(known: Mapping[str, Any]) -> list[Mapping[str, float]]:
+    """Of each kind of site, where ase found occupancies: it takes the first element of a site for all of it."""
+    found = known.get("occupancy")
+    return [site for site in found.values() if isinstance(site, Mapping)] if isinstance(found, Mapping) else []
 
 
 def _number(value: Any) -> float | None:

@@ -14,7 +14,8 @@ def read_input(path: str | Path) -> Iterator[Entry | Rejected]:
     """The structures of a file or folder.
 
     JSON lines (.jsonl, .jsonl.gz) or a folder of them; a task of Matbench (matbench_TASK.json.gz); a table of CDVAE
-    (.csv); what ase reads (.db, .traj, .extxyz, .xyz); else structure files and folders of them (CIF, POSCAR, pymatgen's JSON).
+    (.csv); what ase reads (.db, .traj, .extxyz, .xyz); else structure files (CIF, POSCAR, pymatgen's JSON)
+    and folders of them, whose JSON is left alone.
 
     Raises:
       FileNotFoundError: If there is no such file.

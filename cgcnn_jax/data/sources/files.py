@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".xsf", ".cssr")
 _NAMES = ("POSCAR", "CONTCAR")
+_COMPRESSED = (".gz", ".bz2", ".xz")  # of any of them, as pymatgen reads them
 _LONGEST = 400  # letters of a reason
 _MOST_LINES = 2 * MAX_ATOMS + 1000  # positions and velocities
 # pymatgen takes a file for its own JSON or YAML if its name holds one of these, unless it ends as a CIF or POSCAR does.
@@ -25,7 +26,8 @@ _NO_DOCUMENTS = (".cif", ".mcif", ".vasp")
 def read_files(paths: Iterable[str | Path]) -> Iterator[CrystalFile | Rejected]:
     """Structure files, and all those in the folders among `paths` (subfolders too), in the order of their names.
 
-    The id is the file's name without its ending, led by its subfolders.
+    A folder's JSON is left alone, for not all of it is a structure's. The id is the file's name without its ending, led by
+    its subfolders.
     """
     for path in (Path(path).expanduser() for path in paths):
         if path.is_dir():
@@ -137,8 +139,14 @@ def _walk(folder: Path) -> Iterator[Path | Rejected]:
 
 def _is_structure(path: Path) -> bool:
     # POSCAR* and CONTCAR*, as pymatgen itself tells them.
-    return (path.suffix.lower() in _SUFFIXES or path.name.startswith(_NAMES)) and path.is_file()
+    return (_plain(path).suffix.lower() in _SUFFIXES or path.name.startswith(_NAMES)) and path.is_file()
 
 
 def _id_of(path: Path) -> str:
-    return printable(str(path.with_suffix("") if path.suffix.lower() in _SUFFIXES else path))
+    plain = _plain(path)
+    return printable(str(plain.with_suffix("") if plain.suffix.lower() in _SUFFIXES else path))
+
+
+def _plain(path: Path) -> Path:
+    """A path without the ending of compression."""
+    return path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path

@@ -83,7 +83,9 @@ SOURCES: dict[str, Source] = {
     "jarvis": Source(
         _read_jarvis,
         # The leaderboard was made of the set of 2021.
-        fetched=lambda request: "jarvis_megnet" if request.task.startswith("megnet") else "jarvis_dft_3d_2021",
+        fetched=lambda request: (
+            "jarvis_megnet" if Path(request.task).name.startswith("megnet") else "jarvis_dft_3d_2021"
+        ),
         units=jarvis.UNITS,
         task=lambda name: jarvis.task_of(name) if name else None,
         has_split=lambda request: bool(request.task),

@@ -57,6 +57,34 @@ def test_frames_give_info_and_energy(tmp_path, atoms, name):
     assert rejected == Rejected(f"{name}:1", f"{name}:1: not periodic; a crystal repeats in all three directions (pbc)")
 
 
+@pytest.mark.parametrize("name", ["mixed.cif", "mixed.traj", "mixed.extxyz"])
+def test_a_crystal_that_ase_takes_for_an_ordered_one_is_refused(tmp_path, name):
+    pytest.importorskip("ase")
+    import ase.io
+
+    cif = tmp_path / "mixed.cif"
+    cif.write_text(
+        "data_x\n"
+        + "".join(f"_cell_length_{axis} 4\n" for axis in "abc")
+        + "".join(f"_cell_angle_{angle} 90\n" for angle in ("alpha", "beta", "gamma"))
+        + "_symmetry_space_group_name_H-M 'P 1'\nloop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z'\nloop_\n"
+        + "".join(f"_atom_site_{column}\n" for column in ("label", "type_symbol", "fract_x", "fract_y", "fract_z"))
+        + "_atom_site_occupancy\nNa1 Na 0 0 0 0.5\nK1 K 0 0 0 0.5\nCl1 Cl 0.5 0.5 0.5 1\n"
+    )
+    atoms = ase.io.read(cif)
+    assert sorted(atoms.get_chemical_symbols()) == ["Cl", "K"], "ase takes one element for the whole site"
+    if name != cif.name:
+        ase.io.write(tmp_path / name, atoms)
+    (rejected,) = read_ase(tmp_path / name)
+    assert isinstance(rejected, Rejected)
+    assert "'Na': 0.5" in rejected.reason and "partially occupied or shared" in rejected.reason
+    # One whose sites are whole has occupancies, too.
+    cif.write_text(cif.read_text().replace("Na1 Na 0 0 0 0.5\n", "").replace("K1 K 0 0 0 0.5", "K1 K 0 0 0 1"))
+    assert ase.io.read(cif).info["occupancy"]
+    (crystal,) = read_ase(cif)
+    np.testing.assert_array_equal(crystal.species, [19, 17])
+
+
 def test_what_ase_cannot_read_is_told(tmp_path, atoms, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"no\.db: no such file"):
         list(read_ase(tmp_path / "no.db"))

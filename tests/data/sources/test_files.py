@@ -1,7 +1,9 @@
 """Structure files of any kind, alone or in folders."""
 
+import bz2
 import gzip
 import json
+import lzma
 import sys
 import warnings
 
@@ -54,6 +56,15 @@ def test_folders_are_read_with_subfolders_in_the_order_of_names(tmp_path, texts)
     (tmp_path / "notes.txt").write_text("")
     (tmp_path / "folder.cif").mkdir()
     assert [entry.id for entry in read_files([tmp_path])] == ["a/POSCAR", "a/x", "b", "c/d/y"]
+
+
+@pytest.mark.parametrize(("ending", "package"), [(".gz", gzip), (".bz2", bz2), (".xz", lzma)])
+def test_compressed_files_of_folders_are_read(tmp_path, texts, cesium_chloride, ending, package):
+    (tmp_path / f"a.cif{ending}").write_bytes(package.compress(texts["cif"].encode()))
+    (tmp_path / f"notes{ending}").write_bytes(package.compress(b""))
+    (found,) = read_files([tmp_path])
+    assert found.id == "a"
+    np.testing.assert_allclose(found.read().lattice, cesium_chloride.lattice, atol=1e-5)
 
 
 def test_paths_are_read_in_their_order(tmp_path, texts):

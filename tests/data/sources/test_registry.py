@@ -133,6 +133,7 @@ def test_a_configuration_that_lacks_something_is_refused(data, message):
         ("jarvis", "", "jarvis_dft_3d_2021"),
         ("jarvis", "dft_3d_mbj_bandgap", "jarvis_dft_3d_2021"),
         ("jarvis", "megnet_e_form", "jarvis_megnet"),
+        ("jarvis", "downloads/megnet_e_form.json.zip", "jarvis_megnet"),
     ],
 )
 def test_an_empty_path_means_the_fetched_set(tmp_path, monkeypatch, source, task, name):
