@@ -1,7 +1,6 @@
 """Shared fixtures: where the real data lie, and crystals with known answers."""
 
 import atexit
-import functools
 import os
 import shutil
 import subprocess
@@ -54,19 +53,15 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="module")
 def quick_compiling() -> Iterator[None]:
-    """For tests of loops around a network."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    # jax does not tell apart what was compiled with and without them, and another process would round in another way.
-    jax.clear_caches()
+    """For tests of loops around a network, populations among them."""
+    with compiling.without_optimizations():
+        yield
 
 
 @pytest.fixture(scope="module")
-def quicker_compiling(quick_compiling: None) -> Iterator[None]:
-    """For those without populations: jax has no options for a program that is a part of another."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=compiling.compiler_options()))
+def quicker_compiling() -> Iterator[None]:
+    """For those without populations."""
+    with compiling.the_faster_way():
         yield
 
 

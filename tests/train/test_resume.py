@@ -16,7 +16,6 @@ import pytest
 
 from cgcnn_jax.train import loop
 from cgcnn_jax.train.checkpoint import Checkpoints
-from tests.compiling import quick
 
 pytestmark = pytest.mark.usefixtures("quicker_compiling")
 
@@ -154,7 +153,7 @@ def test_a_killed_run_goes_on_to_the_same_end(make_problem, assert_same, tmp_pat
     expected = problem.run()
     process = subprocess.Popen(
         [sys.executable, HERE / "conftest.py", tmp_path],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | quick(),
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
