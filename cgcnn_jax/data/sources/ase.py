@@ -128,24 +128,21 @@ def _crystal(where: str, atoms: "Atoms", known: Mapping[str, Any]) -> Crystal | 
         axes = [name for name, periodic in zip("abc", atoms.pbc, strict=True) if periodic]
         reason = f"periodic along {' and '.join(axes)} only" if axes else "not periodic"
         return Rejected(id, f"{id}: {reason}; a crystal repeats in all three directions (pbc)")
-    mixed = [site for site in _occupancies(known) if list(site.values()) != [1]]
-    if mixed:
-        return Rejected(
-            id,
-            f"{id}: a site of {str(mixed[0])[:80]} is partially occupied or shared; only ordered crystals have a graph",
-        )
     targets = {key: number for key, value in known.items() if (number := _number(value)) is not None}
+    # Sites of several elements go where others have one, for Crystal to refuse them.
+    species: list[Any] = _shared_sites(known) or atoms.numbers.tolist()
     try:
         coords = atoms.get_scaled_positions(wrap=False)
-        return Crystal.from_arrays(id, atoms.cell.array, atoms.numbers.tolist(), coords, targets)
+        return Crystal.from_arrays(id, atoms.cell.array, species, coords, targets)
     except (CrystalError, ArithmeticError, ValueError) as error:
         return Rejected(id, str(error) if isinstance(error, CrystalError) else f"{id}: {error}")
 
 
-def _occupancies(known: Mapping[str, Any]) -> list[Mapping[str, float]]:
-    """Of each kind of site, where ase found occupancies: it takes the first element of a site for all of it."""
+def _shared_sites(known: Mapping[str, Any]) -> list[Mapping[str, float]]:
+    """Occupancies of the sites that are not one element's alone; ase takes one element for the whole of each."""
     found = known.get("occupancy")
-    return [site for site in found.values() if isinstance(site, Mapping)] if isinstance(found, Mapping) else []
+    sites = found.values() if isinstance(found, Mapping) else ()
+    return [site for site in sites if isinstance(site, Mapping) and list(site.values()) != [1]]
 
 
 def _number(value: Any) -> float | None:

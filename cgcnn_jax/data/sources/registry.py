@@ -84,7 +84,7 @@ SOURCES: dict[str, Source] = {
         _read_jarvis,
         # The leaderboard was made of the set of 2021.
         fetched=lambda request: (
-            "jarvis_megnet" if Path(request.task).name.startswith("megnet") else "jarvis_dft_3d_2021"
+            "jarvis_megnet" if jarvis.task_of(request.task).suite == "mp_2018_6_1" else "jarvis_dft_3d_2021"
         ),
         units=jarvis.UNITS,
         task=lambda name: jarvis.task_of(name) if name else None,
