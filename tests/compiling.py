@@ -6,7 +6,8 @@ The numbers are tested elsewhere, with the programs that users have.
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 from unittest.mock import patch
 
 import jax
@@ -23,6 +24,13 @@ def compiler_options() -> dict[str, bool]:
     except jax.errors.JaxRuntimeError:
         return {}
     return _WAY
+
+
+def quick_jit(function: Callable[..., Any], **keywords: Any) -> Any:
+    """jax.jit that does so for one program."""
+    # What jax_disable_most_optimizations stands for.
+    unoptimized = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(function, compiler_options=unoptimized | compiler_options(), **keywords)
 
 
 @contextlib.contextmanager

@@ -224,7 +224,18 @@ def test_an_ensemble_that_is_stopped_goes_on_and_its_first_networks_are_a_record
     assert run_task(config, TOY, crystals, tmp_path / "task") == read(whole)
 
 
-def test_an_ensemble_of_classifiers_averages_probabilities(config: ConfigDict, crystals: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def classes(config: ConfigDict, crystals: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a task of classes on a published split."""
+    folder = tmp_path_factory.mktemp("classes")
+    assert run_task(config, HEAVY, crystals, folder) is not None
+    return folder
+
+
+def test_an_ensemble_of_classifiers_averages_probabilities(
+    config: ConfigDict, crystals: Path, classes: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(classes, tmp_path, dirs_exist_ok=True)
     record = run_task(config, HEAVY, crystals, tmp_path, networks=2)
     assert record is not None
     first, second = (
@@ -348,18 +359,15 @@ def test_what_the_protocol_does_not_admit_is_refused(
         run_task(other, TOY, crystals, tmp_path)
 
 
-def test_classes_on_a_published_split_and_all_that_may_train_training(
-    config: ConfigDict, crystals: Path, tmp_path: Path
-) -> None:
-    record = run_task(config, HEAVY, crystals, tmp_path)
-    assert record is not None
+def test_classes_on_a_published_split_and_all_that_may_train_training(classes: Path) -> None:
+    record = read(classes)
     (fold,) = record["folds"]
     assert fold["crystals"] == {"train": 18, "val": 6, "test": 6, "test_official": 6}
     assert record["metric"] == "rocauc"
     assert record["scores"]["rocauc"]["std"] is None
     assert set(record["scores"]) == {"accuracy", "balanced_accuracy", "f1", "rocauc", "rocauc_of_labels"}
     # By hand from the file: labels and the more probable class.
-    rows = [line.split(",") for line in (tmp_path / "fold_0" / "predictions.csv").read_text().splitlines()[1:]]
+    rows = [line.split(",") for line in (classes / "fold_0" / "predictions.csv").read_text().splitlines()[1:]]
     assert fold["scores"]["accuracy"] == np.mean([float(row[1]) == float(row[2]) for row in rows])
 
 

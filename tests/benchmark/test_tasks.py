@@ -78,6 +78,7 @@ def test_a_file_of_several_tasks_gives_each_its_own_crystals_and_folds(tmp_path:
         assert [one.id for one in found if isinstance(one, Rejected)] == ["x.jsonl:4"]
 
 
+@pytest.mark.slow
 def test_jarvis_has_a_split_for_each_property(shared_data: Path) -> None:
     energy, gap = find_tasks("jarvis_dft3d", "dft_3d_formation_energy_peratom,dft_3d_mbj_bandgap")
     # The README of the data: the file's split is that of the formation energy, and 5,862 have a TBmBJ gap.
@@ -88,6 +89,7 @@ def test_jarvis_has_a_split_for_each_property(shared_data: Path) -> None:
     assert of_gap["JVASP-5"] == "train"  # whose formation energy is in the test split
 
 
+@pytest.mark.slow
 def test_mp_2018_6_1_has_the_published_split(shared_data: Path) -> None:
     (task,) = find_tasks("mp_2018_6_1", "megnet_gappbe")
     # The README of the data.

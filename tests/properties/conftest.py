@@ -19,6 +19,7 @@ from cgcnn_jax.nn.conv import CONVOLUTIONS
 from cgcnn_jax.nn.model import init_variables
 from cgcnn_jax.nn.pool import POOLS
 from cgcnn_jax.train.losses import loss_sums
+from tests.compiling import quick_jit
 from tests.networks import RELEASED
 
 BUDGET = PadBudget(n_node=96, n_edge=1024, n_graph=6)
@@ -79,7 +80,8 @@ def build(conv: str, pool: str, basis: str) -> Network:
     variables = randomised(init_variables(model, 0, table), 1)
     outputs = jax.jit(lambda graphs: model.apply(variables, graphs))
 
-    @jax.jit
+    # Gradients compile for longest; predictions are the programs that users have.
+    @quick_jit
     def training(batch):
         def mean_loss(params):
             values, updated = model.apply(
@@ -91,7 +93,7 @@ def build(conv: str, pool: str, basis: str) -> Network:
         (loss, stats), gradient = jax.value_and_grad(mean_loss, has_aux=True)(variables["params"])
         return loss, gradient, stats
 
-    @jax.jit
+    @quick_jit
     def sensitivity(graphs, number):
         names = ("distances", "edge_weight", "node_weight")
 

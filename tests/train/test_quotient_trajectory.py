@@ -14,6 +14,8 @@ from cgcnn_jax.train.loop import TrainSettings, fit
 from cgcnn_jax.train.optimizer import OptimizerSettings
 from tests.networks import RELEASED
 
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
+
 TARGET = "formation_energy_eV_per_atom"
 
 

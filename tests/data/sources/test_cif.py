@@ -97,9 +97,9 @@ def some(folder: Path, number: int, every: int) -> list[Crystal]:
 @pytest.mark.parametrize("kwargs", [{}, {"symprec": 0.01}, {"symprec": 0.01, "significant_figures": 4}], ids=str)
 @pytest.mark.parametrize("name", ["mp_2018_6_1", "matbench_perovskites", "jarvis_dft3d"])
 def test_real_crystals_as_pymatgen_writes_them(shared_data, tmp_path, name, kwargs):
-    read = [compare(written(crystal, **kwargs), tmp_path) for crystal in some(shared_data / name, 100, 29)]
+    read = [compare(written(crystal, **kwargs), tmp_path) for crystal in some(shared_data / name, 40, 73)]
     # Four digits are few: images of a special position then nearly coincide, which is left to pymatgen.
-    assert sum(map(bool, read)) >= (80 if "significant_figures" in kwargs else 97)
+    assert sum(map(bool, read)) >= (32 if "significant_figures" in kwargs else 39)
 
 
 @needs_gemmi

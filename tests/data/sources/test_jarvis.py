@@ -96,6 +96,7 @@ def test_json_lines_carry_a_split_for_each_property(shared_data):
     assert own["JVASP-5"] == "train"
 
 
+@pytest.mark.slow
 def test_json_lines_give_a_task_its_crystals_and_their_split(shared_data):
     # Counts as the README has them: 18,067 records, of which 6,041 have a bulk modulus.
     task = task_of("dft_3d_bulk_modulus_kv")
