@@ -21,8 +21,6 @@ from cgcnn_jax.screen.shard import Item, Shard, cut
 from tests.screen.items import Odd
 from tests.screen.models import save_model
 
-pytestmark = pytest.mark.usefixtures("quicker_compiling")
-
 RTOL = 1e-5  # float32, in batches of another shape
 
 
