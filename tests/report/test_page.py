@@ -173,6 +173,7 @@ def test_a_difference_that_is_the_same_for_all_crystals_has_an_interval_of_no_wi
     assert table.loc["second"].tolist() == ["40", "-0.25", "-0.25 to -0.25"]
 
 
+@pytest.mark.slow
 def test_the_page_of_70000_crystals_with_long_ids_is_below_3_megabytes_and_says_what_it_left_out(
     tmp_path: Path,
 ) -> None:
