@@ -72,9 +72,7 @@ def test_the_distances_of_training_crystals_leave_out_themselves(fitted: Applica
     distance = np.linalg.norm(fitted.vectors[:, None] - fitted.vectors[None].astype(float), axis=-1)
     np.testing.assert_allclose(fitted.spacing, (distance + np.diag([np.inf] * 5)).min(axis=1), rtol=1e-6)
     assert fitted.spacing.min() > 1e-3
-    # Squares are |a|^2 + |b|^2 - 2ab in float64, to some 1e-16 of the largest; distances to the root of that.
-    largest = np.linalg.norm(fitted.vectors, axis=1).max()
-    np.testing.assert_allclose(fitted.nearest(fitted.vectors)[0], 0, atol=5e-8 * largest)
+    np.testing.assert_allclose(fitted.nearest(fitted.vectors)[0], 0, atol=1e-6)
 
 
 def test_training_crystals_and_their_supercells_lie_within(fitted: Applicability, predictor: Predictor) -> None:

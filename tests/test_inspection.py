@@ -9,8 +9,6 @@ from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.graph import CrystalGraphs, concatenate, node_graph
 from tests.predictors import CLASSES, make_predictor
 
-pytestmark = pytest.mark.usefixtures("quicker_compiling")
-
 
 @pytest.fixture(scope="module")
 def crystals(rock_salt: Crystal) -> list[Crystal]:

@@ -55,7 +55,7 @@ PROGRAM = """
         return problem(settings, **model).run(folder, **stop)
 
     found = {}
-    for conv in ("sum", "gated_norm", "gated_update"):
+    for conv in ("sum", "gated", "gated_norm", "gated_mlp", "gated_update"):
         for count in (1, 8):
             found[f"{conv} {count}"] = leaves(run(conv=conv, devices=count))
     found["compilations"] = [f._cache_size() for f in (compiled[-1].train, compiled[-1].predict)]
@@ -88,12 +88,11 @@ def assert_close(one: dict, other: dict) -> None:
         np.testing.assert_allclose(one[name], other[name], rtol=2e-5, atol=1e-6, err_msg=name)
 
 
-# What devices add up: gradients, and the statistics of normalisations. The two others have no other ones.
-@pytest.mark.parametrize("conv", ["sum", "gated_norm", "gated_update"])
+@pytest.mark.parametrize("conv", ["sum", "gated", "gated_norm", "gated_mlp", "gated_update"])
 def test_eight_devices_take_the_steps_of_one(found, conv):
     one = found[f"{conv} 1"]
     assert_close(one, found[f"{conv} 8"])
-    assert any("batch_stats" in name for name in one) is (conv in ("gated_norm", "gated_update"))
+    assert any("batch_stats" in name for name in one) is (conv in ("gated_norm", "gated_mlp", "gated_update"))
     # Something was learned: what is equal is not what training began with.
     assert (
         np.abs(
