@@ -26,11 +26,11 @@ def compiler_options() -> dict[str, bool]:
     return _WAY
 
 
-def quick_jit(function: Callable[..., Any], **keywords: Any) -> Any:
+def quick_jit(function: Callable[..., Any]) -> Any:
     """jax.jit that does so for one program."""
     # What jax_disable_most_optimizations stands for.
     unoptimized = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    return jax.jit(function, compiler_options=unoptimized | compiler_options(), **keywords)
+    return jax.jit(function, compiler_options=unoptimized | compiler_options())
 
 
 @contextlib.contextmanager
