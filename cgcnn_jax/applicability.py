@@ -86,7 +86,8 @@ class Applicability:
         if not 0 < quantile <= 1:
             raise ValueError(f"quantile must be above 0 and at most 1, got {quantile}")
         vectors = predictor.inspect_graphs(graphs).crystals
-        spacing = _search(vectors).kneighbors(n_neighbors=1)[0][:, 0]
+        nearest_other = _search(vectors).kneighbors(n_neighbors=1, return_distance=False)
+        spacing = _measured(vectors, nearest_other, vectors)[0][:, 0]
         code, place = np.unique(_pairs(graphs), return_inverse=True)
         shortest = np.full(len(code), np.inf, np.float32)
         np.minimum.at(shortest, place, graphs.distances)
@@ -129,7 +130,8 @@ class Applicability:
         distances, places = np.full((len(vectors), k), np.inf), np.zeros((len(vectors), k), np.int64)
         is_finite = np.isfinite(vectors).all(axis=1)
         if is_finite.any():
-            distances[is_finite], places[is_finite] = self._searched.kneighbors(vectors[is_finite], n_neighbors=k)
+            found = self._searched.kneighbors(vectors[is_finite], n_neighbors=k, return_distance=False)
+            distances[is_finite], places[is_finite] = _measured(vectors[is_finite], found, self.vectors)
         return distances, places
 
     def judge(self, graphs: CrystalGraphs, vectors: np.ndarray, k: int = 1) -> Judgement:
@@ -252,3 +254,14 @@ def _search(vectors: np.ndarray) -> "NearestNeighbors":
     from sklearn.neighbors import NearestNeighbors
 
     return NearestNeighbors().fit(np.asarray(vectors, np.float64))
+
+
+def _measured(vectors: np.ndarray, places: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances to the others at the places that a search found, ascending, and these places.
+
+    The search's own distances are roots of |a|^2 + |b|^2 - 2ab, and 2e-6 between equal vectors of norm 100.
+    """
+    vectors = np.asarray(vectors, np.float64)
+    distances = np.stack([np.linalg.norm(vectors - others[column], axis=1) for column in places.T], axis=1)
+    order = np.argsort(distances, axis=1, kind="stable")
+    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(places, order, axis=1)

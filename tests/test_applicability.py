@@ -13,6 +13,8 @@ from cgcnn_jax.data.dataset import load
 from cgcnn_jax.graph import CrystalGraphs, concatenate
 from tests.predictors import make_predictor
 
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
+
 
 def rock_salt(cation: str, anion: str, length: float, id: str = "") -> Crystal:
     half = length / 2
@@ -70,9 +72,20 @@ def test_distances_and_threshold_by_hand(fitted: Applicability, predictor: Predi
 
 def test_the_distances_of_training_crystals_leave_out_themselves(fitted: Applicability) -> None:
     distance = np.linalg.norm(fitted.vectors[:, None] - fitted.vectors[None].astype(float), axis=-1)
-    np.testing.assert_allclose(fitted.spacing, (distance + np.diag([np.inf] * 5)).min(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(fitted.spacing, (distance + np.diag([np.inf] * 5)).min(axis=1), rtol=1e-12)
     assert fitted.spacing.min() > 1e-3
-    np.testing.assert_allclose(fitted.nearest(fitted.vectors)[0], 0, atol=1e-6)
+    assert not fitted.nearest(fitted.vectors)[0].any()
+
+
+def test_no_rounding_sets_long_vectors_apart_from_themselves(fitted: Applicability) -> None:
+    # So many columns are searched by |a|^2 + |b|^2 - 2ab.
+    vectors = np.random.default_rng(0).normal(100, 1, (50, 64)).astype(np.float32)
+    far = dataclasses.replace(fitted, ids=tuple(map(str, range(50))), vectors=vectors)
+    distances, places = far.nearest(vectors, k=2)
+    assert not distances[:, 0].any()
+    np.testing.assert_array_equal(places[:, 0], range(50))
+    apart = np.linalg.norm(vectors[:, None] - vectors[None].astype(float), axis=-1)
+    np.testing.assert_allclose(distances[:, 1], np.sort(apart, axis=1)[:, 1], rtol=1e-12)
 
 
 def test_training_crystals_and_their_supercells_lie_within(fitted: Applicability, predictor: Predictor) -> None:
