@@ -136,8 +136,6 @@ class Predictor(TablePredictor):
         self.scaler = scaler
         self.featurizer = featurizer
         self.about = about
-        self._compiled = jax.jit(functools.partial(predict_batch, model))
-        self._inspecting = jax.jit(functools.partial(inspect_batch, model))
         self._budget: PadBudget | None = None
 
     @classmethod
@@ -179,7 +177,7 @@ class Predictor(TablePredictor):
     def predict_graphs(self, graphs: CrystalGraphs) -> np.ndarray:
         """Values in units [n_graph, n_target], or class probabilities [n_graph, num_classes], in order."""
         values = np.zeros((len(graphs.n_node), self.scaler.n_output))
-        for index, outputs in self._by_batch(self._compiled, graphs, offsets(graphs)):
+        for index, outputs in self._by_batch(predict_batch, graphs, offsets(graphs)):
             values[index] = self.scaler.unscale(np.asarray(outputs)[: len(index)])
         return values
 
@@ -193,7 +191,7 @@ class Predictor(TablePredictor):
         gates, messages = (
             np.zeros((n_edge, self.model.num_convs), np.float32) if self.model.conv != "sum" else None for _ in range(2)
         )
-        for index, (outputs, sown) in self._by_batch(self._inspecting, graphs, starts):
+        for index, (outputs, sown) in self._by_batch(inspect_batch, graphs, starts):
             values[index] = self.scaler.unscale(np.asarray(outputs)[: len(index)])
             node, edge = members(graphs, index, starts)
             for name, whole, place in (
@@ -210,13 +208,14 @@ class Predictor(TablePredictor):
         return Inspection(values, crystals, atoms, sites, gates, messages)
 
     def _by_batch(
-        self, compiled: Callable[..., Any], graphs: CrystalGraphs, starts: Offsets
+        self, function: Callable[..., Any], graphs: CrystalGraphs, starts: Offsets
     ) -> Iterator[tuple[np.ndarray, Any]]:
         """Crystals of each batch, which are the first of the batch's graphs, and what the function gives for it."""
         n_graph = len(graphs.n_node)
         if not n_graph:
             return
         budget = self._budget_for(graphs)
+        compiled = compiled_for(self.model, function)
         running: deque[tuple[np.ndarray, Any]] = deque()
         for plan in batching.packed_plan(graphs, np.arange(n_graph), budget):
             running.append((plan[plan >= 0], compiled(self.weights, select(graphs, plan, budget, starts))))
@@ -414,6 +413,13 @@ def portions(entries: Iterable[Entry | Rejected]) -> Iterator[list[Entry | Rejec
         yield portion
 
 
+@functools.lru_cache(maxsize=32)
+def compiled_for(model: CGCNN, function: Callable[..., Any]) -> Any:
+    """function(model, weights, graphs), compiled. Networks of one architecture, as ensembles are, share it."""
+    return jax.jit(functools.partial(function, model))
+
+
+@functools.lru_cache(maxsize=32)
 def _shapes(model: CGCNN) -> Variables:
     """The model's variables as shapes, without computing them."""
     return jax.eval_shape(lambda: init_variables(model, 0, np.zeros(model.table_shape, np.float32)))

@@ -12,6 +12,9 @@ from unittest.mock import patch
 
 import jax
 
+from cgcnn_jax import predict
+from cgcnn_jax.train import loop
+
 # The way of earlier releases of XLA to write fusions, which compiles in half the time; later ones have dropped it.
 _WAY = {"xla_cpu_use_fusion_emitters": False}
 
@@ -37,13 +40,20 @@ def quick_jit(function: Callable[..., Any]) -> Any:
 def without_optimizations() -> Iterator[None]:
     """Compiles so in this process."""
     # jax does not tell apart what was compiled with and without them, and another process would round in another way.
-    jax.clear_caches()
+    _forget_programs()
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         yield
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
-        jax.clear_caches()
+        _forget_programs()
+
+
+def _forget_programs() -> None:
+    jax.clear_caches()
+    # Whose jax.jit may be another by now.
+    loop.programs.cache_clear()
+    predict.compiled_for.cache_clear()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ BUDGET = PadBudget(n_node=96, n_edge=1024, n_graph=16)
 """One shape for the crystals of most tests, so that it is compiled once."""
 
 
-@functools.cache  # tests share what was compiled; make_predictor.__wrapped__ makes one that no test has used
+@functools.cache  # make_predictor.__wrapped__ makes one that no test has used
 def make_predictor(
     *, conv: str = "gated_norm", pool: str = "site", scaler: TargetScaler = ENERGY, quotient: bool = True
 ) -> Predictor:

@@ -11,6 +11,8 @@ from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.state import Weights
 from tests.predictors import BUDGET, make_predictor
 
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
+
 
 @pytest.mark.parametrize("pool", ["mean", "site"])
 def test_first_predictions_are_those_of_the_old_network(rock_salt: Crystal, pool: str) -> None:

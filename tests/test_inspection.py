@@ -7,7 +7,11 @@ import pytest
 
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.graph import CrystalGraphs, concatenate, node_graph
+from cgcnn_jax.predict import compiled_for
+from cgcnn_jax.train.step import inspect_batch, predict_batch
 from tests.predictors import CLASSES, make_predictor
+
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +83,12 @@ def test_crystals_in_several_batches_keep_their_own(crystals, monkeypatch):
 
 
 def test_batches_compile_once_and_prediction_stays_its_own_program(crystals):
-    predictor = make_predictor.__wrapped__()
-    predictor._budget = None
-    graphs = graphs_of(predictor, crystals)
-    for _ in range(3):
-        predictor.inspect_graphs(graphs)
-    assert predictor._inspecting._cache_size() == 1
-    assert predictor._compiled._cache_size() == 0
+    compiled_for.cache_clear()
+    for _ in range(3):  # the network and two others of its architecture
+        predictor = make_predictor.__wrapped__()
+        predictor.inspect_graphs(graphs_of(predictor, crystals))
+    assert compiled_for(predictor.model, inspect_batch)._cache_size() == 1
+    assert compiled_for(predictor.model, predict_batch)._cache_size() == 0
 
 
 @pytest.mark.parametrize("pool", ["mean", "site"])

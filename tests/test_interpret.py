@@ -13,6 +13,8 @@ from cgcnn_jax.interpret import Explanation
 from cgcnn_jax.scaling import TargetScaler
 from tests.predictors import CLASSES, make_predictor
 
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
+
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # float32 sums in another order
 
 

@@ -15,6 +15,8 @@ from cgcnn_jax.graph import concatenate
 from cgcnn_jax.interpretation import Interpretation
 from tests.predictors import make_predictor
 
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
+
 
 class Stopped(BaseException):
     """As of a signal."""

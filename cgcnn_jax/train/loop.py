@@ -1,5 +1,6 @@
 """fit: epochs of training with validation, checkpoints and early stopping, from wherever the last run stopped."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -9,18 +10,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from cgcnn_jax.data import batching
-from cgcnn_jax.graph import CrystalGraphs
+from cgcnn_jax.graph import CrystalGraphs, PadBudget
 from cgcnn_jax.nn.model import CGCNN, Variables
-from cgcnn_jax.scaling import TargetScaler
+from cgcnn_jax.scaling import TargetScaler, Task
 from cgcnn_jax.train import metrics
 from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.feed import DeviceFeed, Feed, StreamFeed, fits_device
 from cgcnn_jax.train.optimizer import OptimizerSettings, build_optimizer, learning_rate_schedule
 from cgcnn_jax.train.parallel import Devices, any_process, from_first_process
 from cgcnn_jax.train.state import Sums, TrainState, Weights, init_state
-from cgcnn_jax.train.step import compile_steps
+from cgcnn_jax.train.step import Compiled, compile_steps
 
 Record = dict[str, Any]
 
@@ -154,14 +156,21 @@ def fit(
     train, val = split["train"], split["val"]
     check_validation(targets, val, settings.patience)
     steps_per_epoch = settings.steps_per_epoch(len(train))
-    schedule = learning_rate_schedule(optimizer_settings, settings.epochs, steps_per_epoch)
-    optimizer = build_optimizer(optimizer_settings, schedule)
     devices = Devices.choose(settings.devices, settings.parallel)
     train_budget = batching.training_budget(graphs, train, steps_per_epoch, settings.seed)
     share_budget = batching.share_budget(graphs, train, steps_per_epoch, devices.count, settings.seed)
     eval_budget = batching.packing_budget(graphs, settings.batch_size)
-    compiled = compile_steps(
-        model, optimizer, scaler.task, share_budget, eval_budget, settings.average_decay, settings.loss, devices
+    schedule, optimizer, compiled = programs(
+        model,
+        optimizer_settings,
+        settings.epochs,
+        steps_per_epoch,
+        scaler.task,
+        share_budget,
+        eval_budget,
+        settings.average_decay,
+        settings.loss,
+        devices,
     )
     all_plan = batching.packed_plan(graphs, np.arange(len(graphs.n_node)), eval_budget)
     val_plan = batching.packed_plan(graphs, val, eval_budget)
@@ -261,6 +270,26 @@ def fit(
         if time.monotonic() - last_save > settings.save_seconds:
             save()
     return stopped(True)
+
+
+@functools.lru_cache(maxsize=8)
+def programs(
+    model: CGCNN,
+    settings: OptimizerSettings,
+    epochs: int,
+    steps_per_epoch: int,
+    task: Task,
+    share_budget: PadBudget,
+    eval_budget: PadBudget,
+    average_decay: float,
+    loss: str,
+    devices: Devices,
+) -> tuple[optax.Schedule, optax.GradientTransformation, Compiled]:
+    """Kept, so that the next fit of the same shapes (another seed, a run that goes on) traces and compiles nothing."""
+    schedule = learning_rate_schedule(settings, epochs, steps_per_epoch)
+    optimizer = build_optimizer(settings, schedule)
+    compiled = compile_steps(model, optimizer, task, share_budget, eval_budget, average_decay, loss, devices)
+    return schedule, optimizer, compiled
 
 
 def check_validation(targets: np.ndarray, val: np.ndarray, patience: int) -> None:

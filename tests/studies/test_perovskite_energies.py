@@ -11,6 +11,8 @@ from cgcnn_jax.studies.perovskites.energies import by_element, least_stable, sit
 from tests.predictors import make_predictor
 from tests.studies.perovskite_cells import cell
 
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
+
 
 def elements_table(on_a: dict[str, float], on_b: dict[str, float]) -> pd.DataFrame:
     rows = [

@@ -263,8 +263,9 @@ def test_validation_without_a_label_of_one_target_is_quiet(make_problem):
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """The compiled functions of every fit of the test."""
+    """What the fits of the test compile."""
     found = []
+    loop.programs.cache_clear()
 
     def spy(*arguments, **keywords):
         found.append(compile_steps(*arguments, **keywords))
@@ -283,11 +284,16 @@ def test_an_epoch_compiles_once(make_problem, compiled):
     assert functions.predict._cache_size() == 1
 
 
-def test_a_resumed_run_compiles_once(make_problem, compiled, tmp_path):
+def test_a_run_that_goes_on_and_one_of_other_initial_weights_compile_nothing(make_problem, compiled, tmp_path):
     make_problem().run(tmp_path, should_stop=lambda: True)
     make_problem().run(tmp_path)
-    assert compiled[1].train._cache_size() == 1
-    assert compiled[1].predict._cache_size() == 1
+    (functions,) = compiled
+    assert functions.train._cache_size() == 1
+    assert functions.predict._cache_size() == 1
+    make_problem().changed(seed=1).run()
+    make_problem(optimizer={"learning_rate": 0.5}).run()  # which is in the program
+    assert len(compiled) == 2
+    assert functions.train._cache_size() == 1
 
 
 def test_stretches_of_any_length_take_the_same_steps(make_problem, assert_same):

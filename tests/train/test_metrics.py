@@ -166,7 +166,7 @@ def test_unknown_labels_are_not_resampled():
 
 
 def test_resamples_of_one_class_do_not_enter_the_auc():  # 2 * (1/2)^6 of all resamples hold one class
-    found = intervals(classification_metrics, LABEL, PROBABILITY)
+    found = intervals(classification_metrics, LABEL, PROBABILITY, num_resamples=200)
     assert 0.0 <= found["roc_auc"][0] < 8 / 9 < found["roc_auc"][1] == 1.0
     assert np.isnan(intervals(classification_metrics, LABEL[3:], PROBABILITY[3:], num_resamples=9)["roc_auc"]).all()
 
