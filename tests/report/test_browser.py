@@ -2,7 +2,8 @@
 
 import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,73 +95,78 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page.write(runs, folder / "report.html")
 
 
-@pytest.fixture
-def opened(browser: Any, report: Path) -> Iterator[Callable[..., Any]]:
-    """opened(**settings) -> the page; nothing may be asked of the network, thrown, logged as an error or alerted."""
+@contextmanager
+def opened(browser: Any, report: Path, **settings: Any) -> Iterator[Any]:
+    """The page; nothing may be asked of the network, thrown, logged as an error or alerted, in all that is done to it."""
     problems: list[str] = []
-    contexts = []
-
-    def start(**settings: Any) -> Any:
-        context = browser.new_context(offline=True, **settings)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.on("pageerror", lambda error: problems.append(f"error {error}"))
-        tab.on("dialog", lambda dialog: (problems.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        tab.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
-        tab.on("request", lambda request: None if request.url.startswith("file:") else problems.append(request.url))
-        tab.goto(report.as_uri())
-        tab.wait_for_function(
-            "window.Bokeh && [...Bokeh.index].filter(view => view.frame).length >= 12", timeout=60_000
-        )
-        tab.wait_for_function("Bokeh.documents.every(one => one.is_idle)", timeout=60_000)
-        tab.wait_for_timeout(300)
-        return tab
-
-    yield start
-    for context in contexts:
-        context.close()
+    context = browser.new_context(offline=True, **settings)
+    tab = context.new_page()
+    tab.on("pageerror", lambda error: problems.append(f"error {error}"))
+    tab.on("dialog", lambda dialog: (problems.append(f"dialog {dialog.message}"), dialog.dismiss()))
+    tab.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
+    tab.on("request", lambda request: None if request.url.startswith("file:") else problems.append(request.url))
+    tab.goto(report.as_uri())
+    tab.wait_for_function("window.Bokeh && [...Bokeh.index].filter(view => view.frame).length >= 12", timeout=60_000)
+    tab.wait_for_function("Bokeh.documents.every(one => one.is_idle)", timeout=60_000)
+    tab.wait_for_timeout(300)
+    yield tab
+    context.close()
     assert problems == []
 
 
-def test_a_pointer_shows_id_and_formula_as_text(opened: Callable[..., Any]) -> None:
-    tab = opened(**DESKTOP)
-    assert tab.evaluate(TOOLTIPS) == ""
-    x, y = tab.evaluate(WORST)
-    tab.mouse.move(x - 2, y)
-    tab.mouse.move(x, y)
-    tab.wait_for_timeout(300)
-    shown = tab.evaluate(TOOLTIPS)
+# A page takes seconds to draw, so that tests share it.
+@pytest.fixture(scope="module")
+def desktop(browser: Any, report: Path) -> Iterator[Any]:
+    with opened(browser, report, **DESKTOP, color_scheme="light") as tab:
+        yield tab
+
+
+@pytest.fixture(scope="module")
+def phone(browser: Any, report: Path) -> Iterator[Any]:
+    with opened(browser, report, **PHONE) as tab:
+        yield tab
+
+
+def test_a_pointer_shows_id_and_formula_as_text(desktop: Any) -> None:
+    assert desktop.evaluate(TOOLTIPS) == ""
+    x, y = desktop.evaluate(WORST)
+    desktop.mouse.move(x - 2, y)
+    desktop.mouse.move(x, y)
+    desktop.wait_for_timeout(300)
+    shown = desktop.evaluate(TOOLTIPS)
     assert "worst</script>" in shown and '"><img src=x onerror=alert(4)>' in shown
     assert "INJECTED" not in shown
+    desktop.mouse.move(0, 0)
 
 
-def test_a_phone_shows_the_page_without_scrolling_sideways_and_a_tap_shows_the_crystal(
-    opened: Callable[..., Any],
-) -> None:
-    tab = opened(**PHONE)
-    assert tab.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [390, 390]
-    frames = tab.evaluate(FRAMES)
+def test_a_phone_shows_the_page_without_scrolling_sideways_and_a_tap_shows_the_crystal(phone: Any) -> None:
+    assert phone.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [390, 390]
+    frames = phone.evaluate(FRAMES)
     assert max(width for _, width, _ in frames) <= 390
-    tab.touchscreen.tap(*tab.evaluate(WORST))
-    tab.wait_for_timeout(500)
-    assert "worst</script>" in tab.evaluate(TOOLTIPS)
+    phone.touchscreen.tap(*phone.evaluate(WORST))
+    phone.wait_for_timeout(500)
+    assert "worst</script>" in phone.evaluate(TOOLTIPS)
 
 
-@pytest.mark.parametrize("settings", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_plots_of_two_equal_axes_are_square(opened: Callable[..., Any], settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("device", ["desktop", "phone"])
+def test_plots_of_two_equal_axes_are_square(request: pytest.FixtureRequest, device: str) -> None:
     square = ("target ", "false positive rate", "recall", "predicted probability", "predicted class")
-    sizes = [frame for frame in opened(**settings).evaluate(FRAMES) if frame[0].startswith(square)]
+    frames = request.getfixturevalue(device).evaluate(FRAMES)
+    sizes = [frame for frame in frames if frame[0].startswith(square)]
     assert len(sizes) == 2 + 4
     for label, width, height in sizes:
         assert width > 200 and abs(width - height) <= 1, label
 
 
-@pytest.mark.parametrize(("scheme", "is_dark"), [("light", False), ("dark", True)])
-def test_plots_follow_the_colours_of_the_page(opened: Callable[..., Any], scheme: str, is_dark: bool) -> None:
-    tab = opened(**DESKTOP, color_scheme=scheme)
-    # The middle of all that is drawn is background.
-    level = np.median(image(tab.locator("figure").nth(1).screenshot()))
-    assert (level < 0.2) if is_dark else (level > 0.9)
+def test_plots_follow_the_colours_of_the_page(browser: Any, report: Path, desktop: Any) -> None:
+    assert background(desktop) > 0.9
+    with opened(browser, report, **DESKTOP, color_scheme="dark") as dark:
+        assert background(dark) < 0.2
+
+
+def background(tab: Any) -> float:
+    """The level of most of the second plot, which is what is not drawn on."""
+    return float(np.median(image(tab.locator("figure").nth(1).screenshot())))
 
 
 def test_the_page_of_a_gallery_fits_a_phone(browser: Any, tmp_path: Path) -> None:
