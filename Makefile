@@ -10,10 +10,13 @@ WORKDIR ?= runs/demo
 DATA ?= $(CGCNN_DATA)
 SIZE ?= small
 PAPER ?= runs/paper_$(SIZE)
-# A file rather than the folder marks the environment as whole, so that an interrupted installation starts again.
+# A file rather than the folder marks the environment as whole, so that an interrupted installation starts again. Bytecode
+# of what is imported is made when it is; of everything, it takes as long as all else here.
 READY := $(VENV)/.installed
 
-.PHONY: train paper test test-slow lint audit lock clean
+.PHONY: setup train paper test test-slow lint audit lock clean
+
+setup: $(READY)
 
 train: $(READY)
 	$(BIN)/python -m experiments.train --config=configs/formation_energy.py --workdir=$(WORKDIR)
@@ -52,6 +55,6 @@ $(READY): requirements.lock pyproject.toml
 	  "cgcnn_jax needs Python 3.11 or newer, and $(PYTHON) is %d.%d; try: make PYTHON=python3.13 $(MAKECMDGOALS)" % v[:2])'
 	@echo "Setting up $(VENV): about two minutes and 1.8 GB, once."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(READY)
