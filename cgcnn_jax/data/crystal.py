@@ -129,7 +129,8 @@ class Crystal:
         if volume < 1e-3 * len(numbers):
             raise CrystalError(f"{id}: cell of {volume:.3g} Å³ for {len(numbers)} atoms; the lattice is degenerate")
         # The search for neighbours goes through the images of a cell that lie in a sphere of some Å.
-        thickness = volume / np.linalg.norm(np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]]), axis=1).max()
+        # Columns of the inverse are normals of the faces, as long as one over the distance of two opposite ones.
+        thickness = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0).max()
         if thickness < _MIN_THICKNESS:
             raise CrystalError(f"{id}: a cell {thickness:.3g} Å thick; the lattice is degenerate")
         return cls(id, cell, numbers, coords, {key: as_number(value) for key, value in (targets or {}).items()}, split)
