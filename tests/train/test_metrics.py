@@ -115,6 +115,18 @@ def test_three_classes_are_averaged_as_scikit_learn_does():
     assert metrics["roc_auc"] == pytest.approx(roc_auc_score(label, probability, multi_class="ovr"))
 
 
+def test_two_classes_with_equal_scores_are_measured_as_scikit_learn_does():
+    random = np.random.default_rng(1)
+    label = random.integers(2, size=400)
+    score = np.round(np.clip(0.2 * label + random.normal(0.4, 0.2, 400), 0, 1), 1)  # eleven values
+    predicted = score > 0.5  # at one half the first class is as probable
+    metrics = classification_metrics(label, np.stack([1 - score, score], axis=1))
+    assert metrics["precision"] == pytest.approx(precision_score(label, predicted))
+    assert metrics["recall"] == pytest.approx(recall_score(label, predicted))
+    assert metrics["f1"] == pytest.approx(f1_score(label, predicted))
+    assert metrics["roc_auc"] == pytest.approx(roc_auc_score(label, score))
+
+
 def test_a_class_that_never_occurs_changes_nothing():
     label, probability = three_classes()
     with_fourth = np.concatenate([probability, np.zeros((len(label), 1))], axis=1)
