@@ -102,15 +102,15 @@ def test_a_lost_process_ends_the_other_and_one_process_goes_on(
 ) -> None:
     # The schedule of TINY does not look at the number of epochs, so that a short run is the beginning of a long one.
     flags = (*directory_flags(cif_folder), *TINY)
-    two = (*flags, f"--workdir={tmp_path / 'two'}", "--config.train.epochs=150")
+    two = (*flags, f"--workdir={tmp_path / 'two'}", "--config.train.epochs=60")
     stderr = kill_in_training(start(*two, "--config.train.save_seconds=0"), 1, tmp_path / "two")
     assert f"error: process 1 (on {socket.gethostname()}) was lost" in stderr
     assert "The same command goes on from the last checkpoint" in stderr
     assert "Traceback" not in stderr
-    assert len(records(tmp_path / "two")) < 150
+    assert len(records(tmp_path / "two")) < 60
     done = run("train", *two)
     assert "going on after" in done.stdout
-    assert len(records(tmp_path / "two")) == 150
+    assert len(records(tmp_path / "two")) == 60
     # Two processes took the steps of one, and lost none at the kill.
     run("train", *flags, f"--workdir={tmp_path / 'one'}", "--config.train.epochs=12")
     np.testing.assert_allclose(losses(tmp_path / "two")[:12], losses(tmp_path / "one"), rtol=1e-3)

@@ -113,7 +113,6 @@ def test_stopped_killed_and_robbed_of_a_worker_it_accounts_for_every_structure(
     [
         (("--input=absent.jsonl",), "--input=absent.jsonl: no such file or folder"),
         (("--input={lines}", "--by=gap", "--top=1"), "no column 'gap' to rank by; choose one of prediction"),
-        (("--input={lines}", "--scheduler=tcp://127.0.0.1:1"), "no Dask scheduler answers there"),
         # Without the package, or without other ranks.
         (("--input={lines}", "--scheduler=mpi"), "--scheduler=mpi"),
     ],
@@ -125,6 +124,15 @@ def test_mistakes_are_told_in_one_line(
     done = run("screen", f"--workdir={model}", f"--output={tmp_path}", *given, status=1)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    from experiments import cli
+
+    monkeypatch.setattr(cli, "_SECONDS_FOR_SCHEDULER", 1)
+    with pytest.raises(OSError, match=r"--scheduler=tcp://127\.0\.0\.1:1: no Dask scheduler answers there"):
+        cli._dask("tcp://127.0.0.1:1")
 
 
 @pytest.mark.slow
