@@ -124,4 +124,4 @@ TWO_DEVICES = """
 
 
 def test_two_devices_with_unequal_shares_equal_one(on_devices):
-    assert on_devices(2, TWO_DEVICES) == "equal"
+    assert on_devices(2, TWO_DEVICES, quick=True) == "equal"
