@@ -14,6 +14,10 @@ from cgcnn_jax.data.sources import read_jsonl
 from cgcnn_jax.files import locked
 from experiments import materials_project
 
+_CORNERS = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+SALT = Structure(Lattice.cubic(5.64), ["Na"] * 4 + ["Cl"] * 4, [*_CORNERS, *(_CORNERS + 0.5)])
+ALLOY = Structure(Lattice.cubic(3), [{"Na": 0.5, "K": 0.5}], [[0, 0, 0]])
+
 
 class Client:
     """MPRester as far as it is used: materials.summary.search, by ids or chemical system, with fields."""
@@ -23,12 +27,10 @@ class Client:
         self.asked: list[dict[str, Any]] = []
         self.breaks_at = 0  # the number of the search that fails, 0 for none
         self.breaks_with: Exception = ConnectionError("the server went away")
-        salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-        alloy = Structure(Lattice.cubic(3), [{"Na": 0.5, "K": 0.5}], [[0, 0, 0]])
         self.documents = {
             f"mp-{number}": SimpleNamespace(
                 material_id=f"mp-{number}",
-                structure=alloy if number == 7 else salt,
+                structure=ALLOY if number == 7 else SALT,
                 band_gap=float(number),
                 is_metal=number % 2 == 0,
                 bulk_modulus={"voigt": 25.0, "reuss": 23.0, "vrh": 24.0} if number != 2 else None,

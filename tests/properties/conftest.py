@@ -114,7 +114,7 @@ CASES = [(conv, pool, "gaussians") for conv in CONVOLUTIONS for pool in POOLS] +
 ]
 # Every convolution, pool and basis is in one of these; the other combinations take minutes to compile.
 ALWAYS = [
-    *((conv, "mean", "gaussians") for conv in CONVOLUTIONS),
+    *((conv, "mean", "gaussians") for conv in ("sum", "gated_norm", "gated_update")),
     *(("gated_norm", pool, "gaussians") for pool in POOLS),
     ("gated", "mean", "bins"),
     ("gated_mlp", "mean", "reciprocal"),
