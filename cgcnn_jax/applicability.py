@@ -86,8 +86,8 @@ class Applicability:
         if not 0 < quantile <= 1:
             raise ValueError(f"quantile must be above 0 and at most 1, got {quantile}")
         vectors = predictor.inspect_graphs(graphs).crystals
-        nearest_other = _search(vectors).kneighbors(n_neighbors=1, return_distance=False)
-        spacing = _measured(vectors, nearest_other, vectors)[0][:, 0]
+        others = _search(vectors).kneighbors(n_neighbors=min(1 + _SPARE, len(ids) - 1), return_distance=False)
+        spacing = _measured(vectors, others, vectors)[0][:, 0]
         code, place = np.unique(_pairs(graphs), return_inverse=True)
         shortest = np.full(len(code), np.inf, np.float32)
         np.minimum.at(shortest, place, graphs.distances)
@@ -130,8 +130,10 @@ class Applicability:
         distances, places = np.full((len(vectors), k), np.inf), np.zeros((len(vectors), k), np.int64)
         is_finite = np.isfinite(vectors).all(axis=1)
         if is_finite.any():
-            found = self._searched.kneighbors(vectors[is_finite], n_neighbors=k, return_distance=False)
-            distances[is_finite], places[is_finite] = _measured(vectors[is_finite], found, self.vectors)
+            n_found = min(k + _SPARE, len(self.ids))
+            found = self._searched.kneighbors(vectors[is_finite], n_neighbors=n_found, return_distance=False)
+            measured, ranked = _measured(vectors[is_finite], found, self.vectors)
+            distances[is_finite], places[is_finite] = measured[:, :k], ranked[:, :k]
         return distances, places
 
     def judge(self, graphs: CrystalGraphs, vectors: np.ndarray, k: int = 1) -> Judgement:
@@ -231,6 +233,8 @@ def training_ids(predictor: Predictor) -> list[str]:
     return ids
 
 
+# Crystals that a search finds beyond those asked for: it estimates distances, and may take near ones for each other.
+_SPARE = 4
 _BASE = 1000  # above every atomic number: two of them are written as one
 
 

@@ -86,6 +86,13 @@ def test_no_rounding_sets_long_vectors_apart_from_themselves(fitted: Applicabili
     np.testing.assert_array_equal(places[:, 0], range(50))
     apart = np.linalg.norm(vectors[:, None] - vectors[None].astype(float), axis=-1)
     np.testing.assert_allclose(distances[:, 1], np.sort(apart, axis=1)[:, 1], rtol=1e-12)
+    # Nor does it give a crystal's place to its twin, which is as far away as float32 tells at this length.
+    twins = vectors.copy()
+    twins[25:] = vectors[:25]
+    twins[25:, 0] = np.nextafter(twins[25:, 0], np.float32(np.inf))
+    distances, places = dataclasses.replace(far, vectors=twins).nearest(twins)
+    assert not distances.any()
+    np.testing.assert_array_equal(places[:, 0], range(50))
 
 
 def test_training_crystals_and_their_supercells_lie_within(fitted: Applicability, predictor: Predictor) -> None:
