@@ -188,7 +188,7 @@ TWO_DEVICES = """
 
 
 def test_two_devices_give_the_gradient_of_one(on_devices):
-    assert on_devices(2, TWO_DEVICES, quick=True) == "equal True"
+    assert on_devices(2, TWO_DEVICES) == "equal True"
 
 
 def test_the_mean_gate_and_message_worked_out_by_hand():

@@ -105,13 +105,17 @@ def opened(browser: Any, report: Path, **settings: Any) -> Iterator[Any]:
     tab.on("dialog", lambda dialog: (problems.append(f"dialog {dialog.message}"), dialog.dismiss()))
     tab.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
     tab.on("request", lambda request: None if request.url.startswith("file:") else problems.append(request.url))
-    tab.goto(report.as_uri())
-    tab.wait_for_function("window.Bokeh && [...Bokeh.index].filter(view => view.frame).length >= 12", timeout=60_000)
-    tab.wait_for_function("Bokeh.documents.every(one => one.is_idle)", timeout=60_000)
-    tab.wait_for_timeout(300)
-    yield tab
-    context.close()
-    assert problems == []
+    try:
+        tab.goto(report.as_uri())
+        tab.wait_for_function(
+            "window.Bokeh && [...Bokeh.index].filter(view => view.frame).length >= 12", timeout=60_000
+        )
+        tab.wait_for_function("Bokeh.documents.every(one => one.is_idle)", timeout=60_000)
+        tab.wait_for_timeout(300)
+        yield tab
+    finally:
+        context.close()
+        assert problems == []
 
 
 # A page takes seconds to draw, so that tests share it.
