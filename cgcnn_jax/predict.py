@@ -413,7 +413,7 @@ def portions(entries: Iterable[Entry | Rejected]) -> Iterator[list[Entry | Rejec
         yield portion
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=256)  # more than any ensemble has: each portion of crystals goes through all of them
 def compiled_for(model: CGCNN, function: Callable[..., Any]) -> Any:
     """function(model, weights, graphs), compiled. Networks of one architecture, as ensembles are, share it."""
     return jax.jit(functools.partial(function, model))

@@ -51,7 +51,7 @@ def without_optimizations() -> Iterator[None]:
 
 def _forget_programs() -> None:
     jax.clear_caches()
-    # Whose jax.jit may be another by now.
+    # What is kept there was made by the jax.jit of its time, patched or not.
     loop.programs.cache_clear()
     predict.compiled_for.cache_clear()
 

@@ -285,7 +285,10 @@ def programs(
     loss: str,
     devices: Devices,
 ) -> tuple[optax.Schedule, optax.GradientTransformation, Compiled]:
-    """Kept, so that the next fit of the same shapes (another seed, a run that goes on) traces and compiles nothing."""
+    """Learning rate, optimiser and compiled functions of a fit.
+
+    Kept, so that the next fit of the same shapes (a run that goes on, other initial weights) traces and compiles nothing.
+    """
     schedule = learning_rate_schedule(settings, epochs, steps_per_epoch)
     optimizer = build_optimizer(settings, schedule)
     compiled = compile_steps(model, optimizer, task, share_budget, eval_budget, average_decay, loss, devices)

@@ -1,4 +1,4 @@
-"""How good predictions are: metrics over a whole split, and their bootstrap intervals. numpy and scikit-learn, no jax."""
+"""How good predictions are: metrics over a whole split, and their bootstrap intervals. numpy and scipy, no jax."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -165,7 +165,7 @@ def known_classes(label: ArrayLike, probability: ArrayLike) -> tuple[np.ndarray,
 
 
 def _roc_auc(classes: np.ndarray, probability: np.ndarray) -> float:
-    """Share of the pairs of a crystal of a class and one of none whose probabilities are in order, equal ones by half.
+    """Share of the pairs of a crystal of a class and one of another whose probabilities are in order, equal ones by half.
 
     By ranks (Mann and Whitney, Ann. Math. Stat. 18, 50, 1947); of several classes the mean over those that occur.
     """

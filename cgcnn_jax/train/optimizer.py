@@ -19,7 +19,7 @@ class OptimizerSettings:
       momentum: Of sgd.
       l2: Factor of the parameters added to their gradient before the optimiser sees it, biases and normalisations
         included, which is torch's weight_decay; in adamw the decoupled decay, by l2 times the learning rate in a step.
-        That spares no parameter either, as torch's default.
+        That spares no parameter either, as torch's default. An array in populations alone, whose members differ in it.
       clip_norm: Largest global norm of the gradient; 0 leaves it alone.
       schedule: constant; milestones (times `factor` at each of `milestones`); cosine (to 0); one_cycle.
       milestones: Epochs.
