@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from cgcnn_jax.data.sources import read_demo
 from cgcnn_jax.data.sources.jsonl import line_of
 from cgcnn_jax.predict import Predictor
 from configs import base
-from tests.experiments.runs import Run
+from tests.experiments.runs import ROOT, Run
 from tests.experiments.starts import begin
 from tests.screen.models import save_model
 
@@ -126,13 +127,20 @@ def test_mistakes_are_told_in_one_line(
     assert "Traceback" not in done.stderr
 
 
-def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_that_does_not_answer_is_told_in_one_line(model: Path, lines: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
-    from experiments import cli
-
-    monkeypatch.setattr(cli, "_SECONDS_FOR_SCHEDULER", 1)
-    with pytest.raises(OSError, match=r"--scheduler=tcp://127\.0\.0\.1:1: no Dask scheduler answers there"):
-        cli._dask("tcp://127.0.0.1:1")
+    # The command, with a second of patience instead of 15.
+    program = """
+import runpy, sys
+from experiments import cli
+cli._SECONDS_FOR_SCHEDULER = 1
+runpy.run_module("experiments.screen", run_name="__main__", alter_sys=True)
+"""
+    flags = (f"--workdir={model}", f"--output={tmp_path}", f"--input={lines}", "--scheduler=tcp://127.0.0.1:1")
+    done = subprocess.run([sys.executable, "-c", program, *flags], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "--scheduler=tcp://127.0.0.1:1: no Dask scheduler answers there" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
