@@ -37,8 +37,8 @@ class CGCNN(nn.Module):
       atom_layers: L1, hidden layers per atom, of width `features`.
       crystal_layers: L2, hidden layers after pooling.
       crystal_features: Width of the hidden layers after pooling.
-      dropout: Share of the last hidden vector dropped in training, a number (in populations a traced scalar); with pool="site" drawn
-        anew for every node, so that a quotient trains with other draws than its full graph.
+      dropout: Share of the last hidden vector dropped in training, a number (in populations a traced scalar); with
+        pool="site" drawn anew for every node, so that a quotient trains with other draws than its full graph.
       init_scale: See nn.dense.Dense.
       precision: Of matrix products, see nn.ops.matmul.
       axis_name: Mapped axis over which a batch is spread, if any.
