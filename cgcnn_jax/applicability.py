@@ -86,8 +86,7 @@ class Applicability:
         if not 0 < quantile <= 1:
             raise ValueError(f"quantile must be above 0 and at most 1, got {quantile}")
         vectors = predictor.inspect_graphs(graphs).crystals
-        others = _search(vectors).kneighbors(n_neighbors=min(1 + _SPARE, len(ids) - 1), return_distance=False)
-        spacing = _measured(vectors, others, vectors)[0][:, 0]
+        spacing = _nearest(_search(vectors), vectors)[0][:, 0]
         code, place = np.unique(_pairs(graphs), return_inverse=True)
         shortest = np.full(len(code), np.inf, np.float32)
         np.minimum.at(shortest, place, graphs.distances)
@@ -130,10 +129,7 @@ class Applicability:
         distances, places = np.full((len(vectors), k), np.inf), np.zeros((len(vectors), k), np.int64)
         is_finite = np.isfinite(vectors).all(axis=1)
         if is_finite.any():
-            n_found = min(k + _SPARE, len(self.ids))
-            found = self._searched.kneighbors(vectors[is_finite], n_neighbors=n_found, return_distance=False)
-            measured, ranked = _measured(vectors[is_finite], found, self.vectors)
-            distances[is_finite], places[is_finite] = measured[:, :k], ranked[:, :k]
+            distances[is_finite], places[is_finite] = _nearest(self._searched, self.vectors, vectors[is_finite], k)
         return distances, places
 
     def judge(self, graphs: CrystalGraphs, vectors: np.ndarray, k: int = 1) -> Judgement:
@@ -260,12 +256,16 @@ def _search(vectors: np.ndarray) -> "NearestNeighbors":
     return NearestNeighbors().fit(np.asarray(vectors, np.float64))
 
 
-def _measured(vectors: np.ndarray, places: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances to the others at the places that a search found, ascending, and these places.
+def _nearest(
+    searched: "NearestNeighbors", others: np.ndarray, vectors: np.ndarray | None = None, k: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of vectors to the k nearest of the others, ascending, and their places; without vectors, of each other.
 
     The search's own distances are roots of |a|^2 + |b|^2 - 2ab, and 2e-6 between equal vectors of norm 100.
     """
-    vectors = np.asarray(vectors, np.float64)
+    known = len(others) - (vectors is None)
+    places = searched.kneighbors(vectors, min(k + _SPARE, known), return_distance=False)
+    vectors = np.asarray(others if vectors is None else vectors, np.float64)
     distances = np.stack([np.linalg.norm(vectors - others[column], axis=1) for column in places.T], axis=1)
-    order = np.argsort(distances, axis=1, kind="stable")
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(places, order, axis=1)

@@ -161,7 +161,7 @@ def test_a_clock_that_jumps_in_the_midst_of_a_save_costs_at_most_that_save(saved
         patch.setattr(threading.Thread, "daemon", True)
         with Checkpoints(folder) as checkpoints:
             checkpoints.save(later, {"epochs": 3})
-    gc.collect()
+    gc.collect()  # so that what was left unawaited warns here
     # Nor do dates of files count: the latest checkpoint is that of the most steps.
     os.utime(folder / "10", (0, 0))
     with Checkpoints(folder) as checkpoints:
