@@ -1,6 +1,7 @@
 """Batches shared by several devices: the steps are those of one device."""
 
 import json
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -55,9 +56,11 @@ PROGRAM = """
         return problem(settings, **model).run(folder, **stop)
 
     found = {}
-    for conv in ("sum", "gated", "gated_norm", "gated_mlp", "gated_update"):
+    for conv in sys.argv[2:]:
         for count in (1, 8):
             found[f"{conv} {count}"] = leaves(run(conv=conv, devices=count))
+"""
+AND_MORE = """
     found["compilations"] = [f._cache_size() for f in (compiled[-1].train, compiled[-1].predict)]
     found["pmap"] = leaves(run(devices=8, parallel="pmap"))
     found["stream 3"] = leaves(run(devices=3, feed="stream"))
@@ -72,13 +75,26 @@ PROGRAM = """
     after = same.run().state.weights.params
     moved = np.asarray(after["output"]["kernel"]) != np.asarray(before["output"]["kernel"])
     found["features moved"] = moved.any(axis=1).tolist()
+"""
+TELL = """
     print(json.dumps(found))
 """
 
 
 @pytest.fixture(scope="module")
-def found(on_devices, tmp_path_factory) -> dict:
-    return json.loads(on_devices(8, PROGRAM, tmp_path_factory.mktemp("devices"), quick=True).splitlines()[-1])
+def on_eight_devices(on_devices, tmp_path_factory) -> Callable[..., dict]:
+    """on_eight_devices(program, *convolutions): what it found."""
+
+    def run(program: str, *convolutions: str) -> dict:
+        arguments = (tmp_path_factory.mktemp("devices"), *convolutions)
+        return json.loads(on_devices(8, program + TELL, *arguments, quick=True).splitlines()[-1])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def found(on_eight_devices) -> dict:
+    return on_eight_devices(PROGRAM + AND_MORE, "sum", "gated_update", "gated_norm")
 
 
 def assert_close(one: dict, other: dict) -> None:
@@ -88,8 +104,7 @@ def assert_close(one: dict, other: dict) -> None:
         np.testing.assert_allclose(one[name], other[name], rtol=2e-5, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("conv", ["sum", "gated", "gated_norm", "gated_mlp", "gated_update"])
-def test_eight_devices_take_the_steps_of_one(found, conv):
+def assert_steps_of_one(found: dict, conv: str) -> None:
     one = found[f"{conv} 1"]
     assert_close(one, found[f"{conv} 8"])
     assert any("batch_stats" in name for name in one) is (conv in ("gated_norm", "gated_mlp", "gated_update"))
@@ -100,6 +115,19 @@ def test_eight_devices_take_the_steps_of_one(found, conv):
         ).max()
         > 1e-3
     )
+
+
+@pytest.mark.parametrize("conv", ["sum", "gated_norm", "gated_update"])
+def test_eight_devices_take_the_steps_of_one(found, conv):
+    assert_steps_of_one(found, conv)
+
+
+@pytest.mark.slow
+def test_eight_devices_take_the_steps_of_one_with_parts_of_those_convolutions(on_eight_devices):
+    # gated is gated_norm without its normalisation, gated_mlp is gated_update without the network at every atom.
+    found = on_eight_devices(PROGRAM, "gated", "gated_mlp")
+    for conv in ("gated", "gated_mlp"):
+        assert_steps_of_one(found, conv)
 
 
 def test_eight_devices_compile_once(found):
