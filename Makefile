@@ -25,9 +25,8 @@ paper: $(READY)
 	@test -n "$(DATA)" || { echo "make paper needs DATA=FOLDER, the folder of the data sets (docs/paper.md)"; exit 2; }
 	$(BIN)/python -m experiments.paper --data=$(DATA) --size=$(SIZE) --workdir=$(PAPER) $(FLAGS)
 
-# One process more than a small machine has cores: some tests wait for others.
 test: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist=worksteal
+	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
