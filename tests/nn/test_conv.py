@@ -9,8 +9,9 @@ from cgcnn_jax.graph import CrystalGraphs
 from cgcnn_jax.nn.conv import CONVOLUTIONS, GatedConv, MLPGatedConv, NormGatedConv, UpdateGatedConv
 from cgcnn_jax.nn.dense import EdgeDense
 from cgcnn_jax.nn.ops import Affine, gated_sum
-from tests.compiling import quick_jit
 
+# tests/numbers has each convolution as users compile it.
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
 N_NODE, N_EDGE, WIDTH, BONDS = 7, 40, 5, 3
 
 
@@ -125,7 +126,7 @@ def test_a_fast_convolution_and_its_gradients_are_those_of_the_plain_equation(co
 
     arguments = (params, v, u, jnp.asarray(graphs.edge_weight))
     found, out = jax.jit(jax.grad(fast, argnums=(0, 1, 2, 3), has_aux=True))(*arguments)
-    expected, plain_out = quick_jit(jax.grad(slow, argnums=(0, 1, 2, 3), has_aux=True))(*arguments)
+    expected, plain_out = jax.jit(jax.grad(slow, argnums=(0, 1, 2, 3), has_aux=True))(*arguments)
     np.testing.assert_allclose(out, plain_out, rtol=2e-5, atol=2e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=5e-5), found, expected)
     assert float(jnp.abs(expected[3]).max()) > 0.1  # by the weights too, where a lazy derivative would be zero

@@ -12,6 +12,7 @@ from cgcnn_jax.nn.basis import BinnedBasis
 from cgcnn_jax.nn.model import CGCNN, count_parameters, init_variables
 from tests.networks import RELEASED
 
+pytestmark = pytest.mark.usefixtures("quicker_compiling")
 PAPER = dataclasses.replace(
     RELEASED, table_shape=(104, 93), conv="gated", num_convs=3, basis=BinnedBasis(), activate_pooled=False
 )
