@@ -76,18 +76,16 @@ AND_MORE = """
     moved = np.asarray(after["output"]["kernel"]) != np.asarray(before["output"]["kernel"])
     found["features moved"] = moved.any(axis=1).tolist()
 """
-TELL = """
-    print(json.dumps(found))
-"""
 
 
 @pytest.fixture(scope="module")
 def on_eight_devices(on_devices, tmp_path_factory) -> Callable[..., dict]:
-    """on_eight_devices(program, *convolutions): what it found."""
+    """on_eight_devices(program, *convolutions): what the program found."""
+    tell = "    print(json.dumps(found))"
 
     def run(program: str, *convolutions: str) -> dict:
         arguments = (tmp_path_factory.mktemp("devices"), *convolutions)
-        return json.loads(on_devices(8, program + TELL, *arguments, quick=True).splitlines()[-1])
+        return json.loads(on_devices(8, program + tell, *arguments, quick=True).splitlines()[-1])
 
     return run
 
