@@ -194,11 +194,7 @@ def run(
             _was_finished(True)
             return RunResult(workdir, True, True, workdir.summary())
         # From here on the folder is this run's: a start that failed before may be corrected.
-        workdir.claim(plain)
-        workdir.write_json("split.json", about["split"])
-        if config.data.on_error == "skip":
-            workdir.write_rejected(crystals.rejected)
-        workdir.write_csv("duplicates.csv", *evaluation.twin_table(crystals, setup.twins, scaler.names))
+        claim(workdir, config, setup)
         first = checkpoints.latest_step() // settings.steps_per_epoch(len(split["train"]))
         if workdir.keep_records(first) < first:
             watcher.message(
@@ -258,10 +254,12 @@ def prepare(
     watcher: Watcher,
     *,
     has_weights: bool = False,
+    draws_compiled: bool = False,
 ) -> Setup:
     """Builds what a run trains; without a split the configured one.
 
-    With `has_weights` it goes on from a checkpoint, so that the model of init_from is not read: it may be gone.
+    With `has_weights` it goes on from a checkpoint, so that the model of init_from is not read: it may be gone. See
+    `init_variables` for `draws_compiled`.
 
     Raises:
       ValueError: If the split cannot be made, or the weights of init_from do not fit.
@@ -271,11 +269,20 @@ def prepare(
     scaler = configs.build_scaler(config, crystals.targets, split["train"])
     model = configs.build_model(config, atom_table.shape, scaler.n_output)
     if has_weights or not config.init_from:
-        variables = init_variables(model, config.train.seed, atom_table)
+        variables = init_variables(model, config.train.seed, atom_table, compiled=draws_compiled)
     else:
         variables = _variables_of_init_from(config, model, atom_table, scaler, watcher)
     about = describe(config, scaler, atom_table.shape, ids, crystals.digest(atom_table))
     return Setup(crystals, split, scaler, model, variables, about)
+
+
+def claim(workdir: Workdir, config: ConfigDict, setup: Setup) -> None:
+    """Makes the folder a run's own, and writes what is known before it trains."""
+    workdir.claim(configs.to_dict(config))
+    workdir.write_json("split.json", setup.about["split"])
+    if config.data.on_error == "skip":
+        workdir.write_rejected(setup.crystals.rejected)
+    workdir.write_csv("duplicates.csv", *evaluation.twin_table(setup.crystals, setup.twins, setup.scaler.names))
 
 
 def judge(

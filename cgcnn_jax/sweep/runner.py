@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +13,11 @@ from ml_collections import ConfigDict
 from cgcnn_jax import config as configs
 from cgcnn_jax.data import duplicates
 from cgcnn_jax.data.dataset import Dataset
-from cgcnn_jax.run import Load, Watcher, check_data, facts, judge, load_dataset, prepare, run
+from cgcnn_jax.run import Load, Watcher, facts, load_dataset, run
 from cgcnn_jax.sweep.folder import SweepFolder
 from cgcnn_jax.sweep.space import MEMBER_FIELDS, Overrides, with_overrides
-from cgcnn_jax.train.checkpoint import Checkpoints
-from cgcnn_jax.train.feed import fits_device
+from cgcnn_jax.together import Run, fits_together, train_together
 from cgcnn_jax.train.loop import Diverged
-from cgcnn_jax.train.population import Member, fit_population
-from cgcnn_jax.workdir import Workdir
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,7 @@ def _train_all(
                 return
             chosen = [trials[number] for number in begun or left]
             crystals = crystals_of(chosen[0].config)
-            if begun or (population > 1 and _fits(chosen[0].config, crystals)):
+            if begun or (population > 1 and fits_together(chosen[0].config, crystals)):
                 is_finished = _train_together(chosen, folder, crystals, parallel, watcher, command)
             else:
                 is_finished = all(train_one(trial, folder, crystals, watcher, command) for trial in chosen)
@@ -171,84 +166,28 @@ def _train_together(
     command: str,
 ) -> bool:
     """Trains a population; each trial ends as a work directory. Returns False if it was stopped."""
-    began = time.monotonic()
-    config = trials[0].config
-    atom_table = configs.build_atom_table(config)
     watcher.message(_titled(trials))
-    setups = [prepare(trial.config, atom_table, crystals, None, Watcher()) for trial in trials]
-    members = [
-        Member(
-            setup.variables,
-            trial.config.train.seed,
-            trial.config.optimizer.learning_rate,
-            trial.config.optimizer.l2,
-            trial.config.model.dropout,
-        )
-        for trial, setup in zip(trials, setups, strict=True)
-    ]
-    places = [folder.trial(trial.number) for trial in trials]
-    settings = configs.build_train_settings(config)
-    split, scaler, about = setups[0].split, setups[0].scaler, setups[0].about
-    shown = _Shown(watcher, places)
     population = folder.open_population([trial.number for trial in trials])
-    with Checkpoints(population / "checkpoints") as checkpoints:
-        check_data(checkpoints.about(), about)
-        first = checkpoints.latest_step() // settings.steps_per_epoch(len(split["train"]))
-        for trial, place in zip(trials, places, strict=True):
-            place.claim(configs.to_dict(trial.config))
-            place.write_json("split.json", about["split"])
-            place.keep_records(first)
-        if first:
-            watcher.message(f"going on after {first} of {settings.epochs} epochs")
-        with watcher.training(first, settings.epochs, scaler):
-            ends = fit_population(
-                setups[0].model,
-                members,
-                crystals.graphs,
-                crystals.targets,
-                split,
-                scaler,
-                settings,
-                configs.build_optimizer_settings(config),
-                parallel=parallel,
-                checkpoints=checkpoints,
-                about=about,
-                on_step=watcher.step,
-                on_epoch=shown.epoch,
-                should_stop=watcher.should_stop,
-            )
-    if ends is None:
+    trained = train_together(
+        [Run(trial.config, folder.trial(trial.number)) for trial in trials],
+        crystals,
+        population / "checkpoints",
+        parallel=parallel,
+        watcher=watcher,
+        command=command,
+    )
+    if trained is None:
         return False
-    for trial, place, setup, end in zip(trials, places, setups, ends, strict=True):
+    for trial, one in zip(trials, trained, strict=True):
         if folder.has_ended(trial.number):
             continue
-        if isinstance(end, Diverged):
-            folder.end_diverged(trial.number, trial.overrides, end)
-            continue
-        with place.lock(), Checkpoints(place.checkpoints) as checkpoints:
-            checkpoints.save(end.state, setup.about)
-        share = time.monotonic() - (time.monotonic() - began) / len(trials)
-        judge(place, setup, end, {}, watcher, command, share, draws=False)
-        folder.end_finished(trial.number, trial.overrides)
+        try:
+            one.judge()
+            folder.end_finished(trial.number, trial.overrides)
+        except Diverged as error:
+            folder.end_diverged(trial.number, trial.overrides, error)
     folder.close_population(trials[0].number)
     return True
-
-
-class _Shown:
-    """Writes the records of all members, and shows that of the best of each epoch."""
-
-    def __init__(self, watcher: Watcher, places: Sequence[Workdir]) -> None:
-        self._watcher, self._places = watcher, places
-        self._epoch, self._lowest = -1, math.inf
-
-    def epoch(self, number: int, record: Mapping[str, Any]) -> None:
-        self._places[number].append_record(record)
-        if record["epoch"] != self._epoch or self._error(record) < self._lowest:
-            self._epoch, self._lowest = record["epoch"], self._error(record)
-            self._watcher.epoch(record)
-
-    def _error(self, record: Mapping[str, Any]) -> float:
-        return record.get("val_error", record["train_loss"])
 
 
 class Crystals:
@@ -270,11 +209,6 @@ class Crystals:
             for line in facts(config, self._crystals, split, duplicates.find(self._crystals.fingerprints, split)):
                 self._watcher.message(line)
         return self._crystals
-
-
-def _fits(config: ConfigDict, crystals: Dataset) -> bool:
-    """Whether the crystals can lie on every device, as a population needs."""
-    return config.train.feed == "device" or (config.train.feed == "auto" and fits_device(crystals.graphs))
 
 
 def _groups(trials: Sequence[Trial], begun: Mapping[int, Sequence[int]], size: int) -> list[list[int]]:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -46,6 +47,8 @@ class Member:
       learning_rate: See OptimizerSettings.
       l2: See OptimizerSettings; 0 for all members or for none, because L2 is a part of the optimiser.
       dropout: See CGCNN.
+      split: Indices of train and val.
+      scaler: Fitted on its training split.
     """
 
     variables: Variables
@@ -53,15 +56,20 @@ class Member:
     learning_rate: float
     l2: float
     dropout: float
+    split: Mapping[str, np.ndarray]
+    scaler: TargetScaler
 
 
 class _Own(NamedTuple):
-    """The numbers of each member as arrays, [n_slot]."""
+    """What is each member's own as arrays, [n_slot, ...], on the devices or on the host."""
 
-    seed: Array
-    learning_rate: Array
-    l2: Array
-    dropout: Array
+    seed: Any
+    learning_rate: Any
+    l2: Any
+    dropout: Any
+    targets: Any  # scaled, [n_slot, n_graph, n_target]
+    target_mask: Any
+    stretch: Any  # steps of the longest epoch for each of the own
 
 
 def fit_population(
@@ -69,8 +77,6 @@ def fit_population(
     members: Sequence[Member],
     graphs: CrystalGraphs,
     targets: np.ndarray,
-    split: Mapping[str, np.ndarray],
-    scaler: TargetScaler,
     settings: TrainSettings,
     optimizer_settings: OptimizerSettings,
     *,
@@ -83,17 +89,15 @@ def fit_population(
 ) -> list[Fit | Diverged] | None:
     """Trains all members at once; each ends as `loop.fit` would end it alone, to float32 rounding.
 
-    Every member has its own weights, optimiser, shuffles, best weights and patience. One that diverges is left behind
-    and does not touch the others. The members are dealt to the local devices in equal shares, and a device computes its
+    Every member has its own weights, optimiser, split, shuffles, best weights and patience. One that diverges is left
+    behind and does not touch the others. The members are dealt to the local devices in equal shares, and a device computes its
     share as one program with a leading axis; nothing is exchanged between devices.
 
     Args:
       model: The network; its dropout is each member's own.
       members: The runs.
       graphs: All crystals, unpadded; they are placed on every device.
-      targets: See `loop.fit`, as for split and scaler.
-      split: Indices of train and val.
-      scaler: Fitted on the training split.
+      targets: See `loop.fit`.
       settings: Portions; the seed is each member's own, and the crystals always lie on the device.
       optimizer_settings: Updates; learning rate and L2 are each member's own.
       parallel: How devices share the members, "shard" (jit over a mesh) or "pmap"; the numbers are the same.
@@ -107,42 +111,55 @@ def fit_population(
       What became of each member, in order, where times are shares of the population's; None if training was stopped.
 
     Raises:
-      ValueError: As `loop.fit`; or if there is no member, only some have L2, or there is no such way of sharing.
+      ValueError: As `loop.fit`; or if there is no member, only some have L2 or validate, or there is no such way of sharing.
     """
     _check(members, parallel)
-    train, val = split["train"], split["val"]
-    check_validation(targets, val, settings.patience)
-    steps_per_epoch = settings.steps_per_epoch(len(train))
-    # Each run plans with its own budget, as it would alone, and the largest holds all plans.
-    budgets = {
-        seed: batching.training_budget(graphs, train, steps_per_epoch, seed) for seed in {m.seed for m in members}
-    }
-    train_budget = PadBudget(*(max(sizes) for sizes in zip(*budgets.values(), strict=True)))
+    for member in members:
+        check_validation(targets, member.split["val"], settings.patience)
+    # Training splits may differ by some crystals, and epochs by a step: who has fewer rests for the last of them.
+    own_steps = [settings.steps_per_epoch(len(member.split["train"])) for member in members]
+    steps_per_epoch = max(own_steps)
+    are_alike = len(set(own_steps)) == 1
+    validates = len(members[0].split["val"]) > 0
+    shuffles = _Shuffles(graphs, members, own_steps, settings.epochs)
+    train_budget = shuffles.budget
     eval_budget = batching.packing_budget(graphs, settings.batch_size)
     all_plan = batching.packed_plan(graphs, np.arange(len(graphs.n_node)), eval_budget)
-    val_plan = batching.packed_plan(graphs, val, eval_budget)
 
-    # Every schedule is proportional to the learning rate.
+    # Every schedule is proportional to the learning rate, and a function of the share of all steps that are done.
     unit = learning_rate_schedule(replace(optimizer_settings, learning_rate=1.0), settings.epochs, steps_per_epoch)
 
-    def optimizer_of(learning_rate: Array | float, l2: Array | float) -> optax.GradientTransformation:
-        return build_optimizer(replace(optimizer_settings, l2=l2), lambda step: learning_rate * unit(step))
+    def learning_rate(own: _Own, step: Array | int) -> Array:
+        return own.learning_rate * unit(step if are_alike else step * own.stretch)
+
+    def optimizer_of(own: _Own) -> optax.GradientTransformation:
+        return build_optimizer(
+            replace(optimizer_settings, l2=own.l2 if members[0].l2 else 0.0), partial(learning_rate, own)
+        )
 
     def compiled_for(own: _Own) -> Compiled:
-        optimizer = optimizer_of(own.learning_rate, own.l2 if members[0].l2 else 0.0)
+        optimizer = optimizer_of(own)
         network = model.clone(dropout=own.dropout)
         return compile_steps(
-            network, optimizer, scaler.task, train_budget, eval_budget, settings.average_decay, settings.loss
+            network,
+            optimizer,
+            members[0].scaler.task,
+            train_budget,
+            eval_budget,
+            settings.average_decay,
+            settings.loss,
+            rests=not are_alike,
         )
 
     spread = _Spread(len(members), parallel)
 
     @partial(spread.compile, n_own=3, n_shared=3, donates=True)
     def train_members(state, own, plan, data, start, stop):  # type: ignore[no-untyped-def]
-        return compiled_for(own).train(state, data, plan, start, stop, own.seed)
+        labelled = data._replace(targets=own.targets, target_mask=own.target_mask)
+        return compiled_for(own).train(state, labelled, plan, start, stop, own.seed)
 
-    @partial(spread.compile, n_own=2, n_shared=3)
-    def predict_members(weights, own, data, plan, n_row):  # type: ignore[no-untyped-def]
+    @partial(spread.compile, n_own=3, n_shared=2)
+    def predict_members(weights, own, plan, data, n_row):  # type: ignore[no-untyped-def]
         return compiled_for(own).predict(weights, data, plan, n_row)
 
     @partial(spread.compile, n_own=3, n_shared=1, donates=True)
@@ -150,29 +167,38 @@ def fit_population(
         return _close_epoch(state, is_best, error, epoch, targets.shape[1])
 
     averages = settings.average_decay > 0
+    scaled = [member.scaler.scale(targets) for member in members]
+    host_own = _Own(
+        np.array([m.seed for m in members], np.int32),
+        np.array([m.learning_rate for m in members], np.float32),
+        np.array([m.l2 for m in members], np.float32),
+        np.array([m.dropout for m in members], np.float32),
+        np.stack([labels for labels, _ in scaled]),
+        np.stack([known for _, known in scaled]),
+        np.array([steps_per_epoch / own for own in own_steps], np.float32),
+    )
     state = _stacked(
         [
             jax.device_get(
-                init_state(m.variables, optimizer_of(m.learning_rate, m.l2), targets.shape[1], averages=averages)
+                init_state(
+                    member.variables, optimizer_of(_member(host_own, number)), targets.shape[1], averages=averages
+                )
             )
-            for m in members
+            for number, member in enumerate(members)
         ]
     )
     diverged: list[Diverged | None] = [None] * len(members)
     if checkpoints is not None and (before := checkpoints.about()) is not None:
         state = jax.device_get(checkpoints.restore(state))
         diverged = [one and Diverged(*one) for one in before["diverged"]]
-    steps_done = int(state.step[0])
+    steps_done = int(np.max(state.step))
     state = spread.put(state)
-    own = spread.put(
-        _Own(
-            jnp.array([m.seed for m in members], jnp.int32),
-            jnp.array([m.learning_rate for m in members], jnp.float32),
-            jnp.array([m.l2 for m in members], jnp.float32),
-            jnp.array([m.dropout for m in members], jnp.float32),
-        )
+    own = spread.put(host_own)
+    data = spread.share(to_device(graphs, targets, members[0].scaler))
+    everything = _PackedPlans(spread, [all_plan] * len(members), len(all_plan))
+    held_out = _PackedPlans(
+        spread, [batching.packed_plan(graphs, m.split["val"], eval_budget) for m in members], len(all_plan)
     )
-    data = spread.share(to_device(graphs, targets, scaler))
     clock = Clock()
     last_save = time.monotonic()
     stretch = 1
@@ -188,13 +214,11 @@ def fit_population(
                 checkpoints.save(spread.get(state), {**(about or {}), "diverged": lost})
         last_save = time.monotonic()
 
-    def predict(weights: Weights, plan: np.ndarray) -> np.ndarray:
+    def predict(weights: Weights, plans: _PackedPlans) -> np.ndarray:
         """Values [n_member, n_graph, n_output]."""
-        rows = np.full((len(all_plan), plan.shape[1]), -1, np.int32)
-        rows[: len(plan)] = plan
         with clock("validating"):
-            outputs = spread.get(predict_members(weights, own, data, jnp.asarray(rows), len(plan)))
-            return np.stack([scaler.unscale(one) for one in outputs])
+            outputs = spread.get(predict_members(weights, own, plans.rows, data, plans.n_row))
+            return np.stack([member.scaler.unscale(one) for member, one in zip(members, outputs, strict=True)])
 
     for epoch in range(steps_done // steps_per_epoch, settings.epochs):
         best_epoch, best_error = spread.get((state.best_epoch, state.best_error))
@@ -206,12 +230,9 @@ def fit_population(
         if not active:
             break
         began = time.monotonic()
-        plans = {
-            seed: batching.epoch_plan(graphs, train, budget, steps_per_epoch, (seed, epoch))
-            for seed, budget in budgets.items()
-        }
-        padding = [batching.padding_share(graphs, plans[m.seed], train_budget) for m in members]
-        plan = spread.put(np.stack([_widened(plans[m.seed], train_budget.n_graph - 1) for m in members]))
+        plans = shuffles.of(epoch)
+        padding = [batching.padding_share(graphs, plan, train_budget) for plan in plans]
+        plan = spread.put(np.stack(plans))
         done = steps_done % steps_per_epoch
         while done < steps_per_epoch:
             until = min(done + stretch, steps_per_epoch)
@@ -220,7 +241,7 @@ def fit_population(
                 bad_step = spread.get(state.sums.bad_step)
             if is_compiled:
                 # Steps deal the crystals evenly, near enough for a speed.
-                n_timed += len(train) * (until - done) / steps_per_epoch
+                n_timed += len(members[0].split["train"]) * (until - done) / steps_per_epoch
                 stretch = max(1, round((until - done) / max(lap(), 1e-6)))
             is_compiled = True
             for number in [number for number in active if bad_step[number] >= 0]:
@@ -239,19 +260,21 @@ def fit_population(
                 save()
         if not active:
             break
-        values = predict(state.predicting, val_plan) if len(val) else None
+        values = predict(state.predicting, held_out) if validates else None
         sums = spread.get(state.sums)
         is_best, error = np.zeros(len(members), bool), np.full(len(members), np.inf, np.float32)
         records = {}
         for number in active:
+            member, val = members[number], members[number].split["val"]
+            step = own_steps[number] * (epoch + 1)
             record: Record = {
                 "epoch": epoch,
-                "step": steps_done,
-                "learning_rate": float(members[number].learning_rate * unit(steps_done - 1)),
-                **train_record(_member(sums, number), scaler),
+                "step": step,
+                "learning_rate": float(learning_rate(_member(host_own, number), step - 1)),
+                **train_record(_member(sums, number), member.scaler),
             }
             if values is not None:
-                record |= val_record(targets[val], values[number][val], scaler)
+                record |= val_record(targets[val], values[number][val], member.scaler)
                 record["is_best"] = bool(record["val_error"] < float(best_error[number]))
             is_best[number] = record.get("is_best", True)
             error[number] = record.get("val_error", np.inf)
@@ -269,7 +292,7 @@ def fit_population(
 
     save()
     began = time.perf_counter()
-    values = predict(state.best, all_plan)
+    values = predict(state.best, everything)
     inferred = values.shape[0] * values.shape[1] / (time.perf_counter() - began)
     states = spread.get(state)
     seconds = {phase: spent / len(members) for phase, spent in clock.seconds.items()}
@@ -284,11 +307,63 @@ def fit_population(
     return fits
 
 
+_Kind = tuple[int, bytes]  # seed, and the training split
+
+
+class _Shuffles:
+    """Which crystals of each epoch make which step, of every member; the next epoch is dealt while this one trains.
+
+    Each run plans with its own budget, as it would alone, and the largest holds all plans.
+    """
+
+    def __init__(self, graphs: CrystalGraphs, members: Sequence[Member], own_steps: Sequence[int], epochs: int) -> None:
+        self._graphs, self._n_step, self._epochs = graphs, max(own_steps), epochs
+        self._kinds = [(member.seed, member.split["train"].tobytes()) for member in members]
+        # Members of one seed and split are dealt the same.
+        self._kind = {
+            kind: (member.split["train"], n_step)
+            for kind, member, n_step in zip(self._kinds, members, own_steps, strict=True)
+        }
+        self._pool = ThreadPoolExecutor(thread_name_prefix="shuffles")
+        budgets = self._pool.map(lambda kind: batching.training_budget(graphs, *self._kind[kind], kind[0]), self._kind)
+        self._budgets = dict(zip(self._kind, budgets, strict=True))
+        self.budget = PadBudget(*(max(sizes) for sizes in zip(*self._budgets.values(), strict=True)))
+        self._dealt: dict[int, dict[_Kind, Future[np.ndarray]]] = {}
+
+    def of(self, epoch: int) -> list[np.ndarray]:
+        """The plan of each member, i32[n_step, n_place]."""
+        found = self._dealt.pop(epoch, None) or self._deal(epoch)
+        if epoch + 1 < self._epochs:
+            self._dealt[epoch + 1] = self._deal(epoch + 1)
+        return [found[kind].result() for kind in self._kinds]
+
+    def _deal(self, epoch: int) -> "dict[_Kind, Future[np.ndarray]]":
+        return {kind: self._pool.submit(self._plan, kind, epoch) for kind in self._kind}
+
+    def _plan(self, kind: "_Kind", epoch: int) -> np.ndarray:
+        crystals, n_step = self._kind[kind]
+        plan = batching.epoch_plan(self._graphs, crystals, self._budgets[kind], n_step, (kind[0], epoch))
+        return _widened(plan, self._n_step, self.budget.n_graph - 1)
+
+
+class _PackedPlans:
+    """Which crystals are predicted together, of every member, on the devices: n_row rows of i32[n_member, room, n_place].
+
+    All have room for the longest, so that one compilation serves them.
+    """
+
+    def __init__(self, spread: "_Spread", plans: Sequence[np.ndarray], room: int) -> None:
+        self.n_row = max(len(plan) for plan in plans)
+        self.rows = spread.put(np.stack([_widened(plan, room, plan.shape[1]) for plan in plans]))
+
+
 def _check(members: Sequence[Member], parallel: str) -> None:
     if not members:
         raise ValueError("a population needs at least one member")
     if len({bool(member.l2) for member in members}) > 1:
         raise ValueError("l2 must be 0 for all members of a population or for none")
+    if len({len(member.split["val"]) > 0 for member in members}) > 1:
+        raise ValueError("all members of a population must have crystals to validate on, or none")
     if parallel not in WAYS:
         raise ValueError(f"unknown parallel {parallel!r}; choose one of {', '.join(WAYS)}")
 
@@ -372,9 +447,9 @@ class _Spread:
         return NamedSharding(self._mesh, spec)
 
 
-def _widened(plan: np.ndarray, n_place: int) -> np.ndarray:
-    """The same plan with empty places added."""
-    return np.pad(plan, ((0, 0), (0, n_place - plan.shape[1])), constant_values=-1)
+def _widened(plan: np.ndarray, n_row: int, n_place: int) -> np.ndarray:
+    """The same plan with empty rows and places added."""
+    return np.pad(plan, ((0, n_row - len(plan)), (0, n_place - plan.shape[1])), constant_values=-1)
 
 
 def _stacked(trees: Sequence[Tree]) -> Tree:

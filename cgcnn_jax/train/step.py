@@ -143,10 +143,13 @@ def compile_steps(
     average_decay: float,
     loss: str = "auto",
     devices: Devices | None = None,
+    *,
+    rests: bool = False,
 ) -> Compiled:
     """Closes the step over a model and its shapes; compilation happens at the first call.
 
-    The training budget is that of one device's share of a batch. By default there is the default device.
+    The training budget is that of one device's share of a batch. By default there is the default device. With `rests` a
+    row of the plan without crystals is no step.
     """
     devices = devices or Devices()
     axis = devices.axis_name
@@ -159,7 +162,11 @@ def compile_steps(
 
     def train(state: TrainState, data: LabelledSet, plan: Array, start: Array, stop: Array, seed: Array) -> TrainState:
         def body(row: Array, state: TrainState) -> TrainState:
-            return step(state, take_batch(data, plan[row], train_budget), seed)
+            after = step(state, take_batch(data, plan[row], train_budget), seed)
+            if not rests:
+                return after
+            is_step = (plan[row] >= 0).any()
+            return jax.tree.map(lambda new, old: jnp.where(is_step, new, old), after, state)
 
         return jax.lax.fori_loop(start, stop, body, state)
 

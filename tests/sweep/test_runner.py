@@ -14,6 +14,7 @@ from cgcnn_jax.sweep import runner
 from cgcnn_jax.sweep.folder import SweepFolder
 from cgcnn_jax.sweep.runner import SweepWatcher, make_trial, run_sweep
 from cgcnn_jax.sweep.space import with_overrides
+from cgcnn_jax.together import fits_together
 from tests.sweep.problem import config, load
 
 pytestmark = pytest.mark.usefixtures("quick_compiling")
@@ -204,4 +205,4 @@ def test_streamed_crystals_make_no_population():
     own = config()
     for feed, fits in (("stream", False), ("device", True), ("auto", True)):
         own.train.feed = feed
-        assert runner._fits(own, crystals) is fits
+        assert fits_together(own, crystals) is fits

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cgcnn_jax.nn.model import init_variables
+from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.loop import Diverged
 from cgcnn_jax.train.population import Member, fit_population
@@ -25,8 +26,29 @@ COMMON = {"settings": {"epochs": 6, "patience": 2, "average_decay": 0.5}, "optim
 OWN = ((0, 1e-2, 1e-3, 0.2), (1, 0.3, 1e-4, 0.0), (2, 1e12, 1e-3, 0.5))
 
 
+def own_split(problem, number):
+    """The second member holds out more of the crystals, so that its epochs have four steps and those of others five."""
+    if number != 1:
+        return problem.split
+    train, val = problem.split["train"], problem.split["val"]
+    return problem.split | {"train": train[:16], "val": np.sort(np.concatenate([train[16:], val]))}
+
+
+def own_scaler(problem, number):
+    train = own_split(problem, number)["train"]
+    return TargetScaler.fit(problem.targets[train], problem.scaler.names, problem.scaler.units)
+
+
 def fit_members(problem, *, own=OWN, parallel="shard", folder=None, **callbacks):
-    members = [Member(init_variables(problem.model, one[0], problem.table), *one) for one in own]
+    members = [
+        Member(
+            init_variables(problem.model, one[0], problem.table),
+            *one,
+            own_split(problem, number),
+            own_scaler(problem, number),
+        )
+        for number, one in enumerate(own)
+    ]
 
     def go(checkpoints):
         return fit_population(
@@ -34,8 +56,6 @@ def fit_members(problem, *, own=OWN, parallel="shard", folder=None, **callbacks)
             members,
             problem.graphs,
             problem.targets,
-            problem.split,
-            problem.scaler,
             problem.settings,
             problem.optimizer,
             parallel=parallel,
@@ -66,6 +86,8 @@ def test_a_member_ends_as_its_own_run(trained, number):
             model={"dropout": dropout},
             settings={"seed": seed},
             optimizer={"learning_rate": learning_rate, "l2": l2},
+            split=own_split(problem, number),
+            scaler=own_scaler(problem, number),
         ),
         seed=seed,
     )

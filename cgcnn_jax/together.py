@@ -1,0 +1,158 @@
+"""Runs that train together, as one compiled program, and end each as a work directory of its own."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from cgcnn_jax import config as configs
+from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.run import RunResult, Setup, Watcher, check_data, claim, judge, prepare
+from cgcnn_jax.train.checkpoint import Checkpoints
+from cgcnn_jax.train.feed import fits_device
+from cgcnn_jax.train.loop import Diverged, Fit
+from cgcnn_jax.train.population import Member, fit_population
+from cgcnn_jax.workdir import Workdir
+
+
+class Run(NamedTuple):
+    """A run among those that train together: its configuration and where it ends."""
+
+    config: ConfigDict
+    place: Workdir
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run whose training is over, with what it takes to judge it.
+
+    Attributes:
+      run: Which.
+      setup: What it trained.
+      end: Its fit, or how it diverged.
+    """
+
+    run: Run
+    setup: Setup
+    end: Fit | Diverged
+    _watcher: Watcher
+    _command: str
+    _seconds: float
+
+    def judge(self) -> RunResult:
+        """Writes the weights, predictions and summary of the run.
+
+        Raises:
+          Diverged: If it did.
+        """
+        if isinstance(self.end, Diverged):
+            raise self.end
+        place = self.run.place
+        with place.lock(), Checkpoints(place.checkpoints) as checkpoints:
+            checkpoints.save(self.end.state, self.setup.about)
+        began = time.monotonic() - self._seconds
+        return judge(place, self.setup, self.end, {}, self._watcher, self._command, began, draws=False)
+
+
+def train_together(
+    runs: Sequence[Run],
+    crystals: Dataset,
+    checkpoints: Path,
+    *,
+    parallel: str = "shard",
+    watcher: Watcher | None = None,
+    command: str = "",
+) -> list[Trained] | None:
+    """Trains runs that differ in what train.population.Member has, or goes on with those that were stopped.
+
+    Args:
+      runs: At least one. The split may differ from run to run.
+      crystals: Of all runs.
+      checkpoints: Folder of the population's checkpoints; its owner removes it when all runs are judged.
+      parallel: How devices share the population, see fit_population.
+      watcher: Told of the progress.
+      command: What the user typed, for the summaries.
+
+    Returns:
+      What became of each, in order, to be judged; None if the watcher stopped it, and the same call goes on.
+
+    Raises:
+      ValueError: If a configuration is wrong, a folder holds another run, or the data changed under this one.
+    """
+    watcher, began = watcher or Watcher(), time.monotonic()
+    config = runs[0].config
+    atom_table = configs.build_atom_table(config)
+    setups = [prepare(run.config, atom_table, crystals, None, Watcher(), draws_compiled=True) for run in runs]
+    members = [
+        Member(
+            setup.variables,
+            run.config.train.seed,
+            run.config.optimizer.learning_rate,
+            run.config.optimizer.l2,
+            run.config.model.dropout,
+            setup.split,
+            setup.scaler,
+        )
+        for run, setup in zip(runs, setups, strict=True)
+    ]
+    settings = configs.build_train_settings(config)
+    shown = _Shown(watcher, [run.place for run in runs])
+    about = {"members": [{key: setup.about[key] for key in ("data_digest", "split")} for setup in setups]}
+    with Checkpoints(checkpoints) as kept:
+        before = kept.about()
+        # A population of an older version has one split for all.
+        for old, setup in zip(before.get("members", [before] * len(runs)) if before else [], setups, strict=False):
+            check_data(old, setup.about)
+        first = kept.latest_step() // max(settings.steps_per_epoch(len(setup.split["train"])) for setup in setups)
+        for run, setup in zip(runs, setups, strict=True):
+            claim(run.place, run.config, setup)
+            run.place.keep_records(first)
+        if first:
+            watcher.message(f"going on after {first} of {settings.epochs} epochs")
+        with watcher.training(first, settings.epochs, setups[0].scaler):
+            ends = fit_population(
+                setups[0].model,
+                members,
+                crystals.graphs,
+                crystals.targets,
+                settings,
+                configs.build_optimizer_settings(config),
+                parallel=parallel,
+                checkpoints=kept,
+                about=about,
+                on_step=watcher.step,
+                on_epoch=shown.epoch,
+                should_stop=watcher.should_stop,
+            )
+    if ends is None:
+        return None
+    share = (time.monotonic() - began) / len(runs)
+    return [
+        Trained(run, setup, end, watcher, command, share) for run, setup, end in zip(runs, setups, ends, strict=True)
+    ]
+
+
+def fits_together(config: ConfigDict, crystals: Dataset) -> bool:
+    """Whether the crystals can lie on every device, as runs that train together need."""
+    return config.train.feed == "device" or (config.train.feed == "auto" and fits_device(crystals.graphs))
+
+
+class _Shown:
+    """Writes the records of all runs, and shows that of the best of each epoch."""
+
+    def __init__(self, watcher: Watcher, places: Sequence[Workdir]) -> None:
+        self._watcher, self._places = watcher, places
+        self._epoch, self._lowest = -1, np.inf
+
+    def epoch(self, number: int, record: Mapping[str, Any]) -> None:
+        self._places[number].append_record(record)
+        if record["epoch"] != self._epoch or self._error(record) < self._lowest:
+            self._epoch, self._lowest = record["epoch"], self._error(record)
+            self._watcher.epoch(record)
+
+    def _error(self, record: Mapping[str, Any]) -> float:
+        return record.get("val_error", record["train_loss"])
