@@ -1,7 +1,7 @@
 r"""Runs the field's benchmarks as their protocols say, and sets the results beside the published ones.
 
 python -m experiments.benchmark --suite=matbench --tasks=matbench_phonons,matbench_dielectric --workdir=DIR \
-  [--data=DATA] [--networks=1] [--config=configs/formation_energy.py] [--config.train.epochs=300 ...]
+  [--data=DATA] [--networks=1] [--population=1] [--config=configs/formation_energy.py] [--config.train.epochs=300 ...]
 python -m experiments.benchmark --table --workdir=DIR --data=DATA [--contributions=CONTRIBUTIONS]
 
 The crystals are the official files that experiments.fetch has brought, or JSON lines in DATA. Every fold is a run of
@@ -33,7 +33,13 @@ TASKS = flags.DEFINE_string("tasks", "all", "Tasks of the suite, separated by co
 DATA = flags.DEFINE_string("data", None, "Folder of data sets of JSON lines; the fetched sets if not given.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the benchmark.", required=True)
 NETWORKS = flags.DEFINE_integer(
-    "networks", 1, "Per fold, alike but for train.seed; the mean of their predictions is judged.", lower_bound=1
+    "networks",
+    1,
+    "Per fold, alike but for train.seed; the mean of their predictions is judged.",
+    lower_bound=1,
+)
+POPULATION = flags.DEFINE_integer(
+    "population", 1, "Networks that train together, as one compiled program, at most: for GPUs.", lower_bound=1
 )
 TABLE = flags.DEFINE_bool("table", False, "Only write the table of what is finished.")
 LEADERBOARDS = flags.DEFINE_string("leaderboards", None, "Folder of published errors; DATA/leaderboards if not given.")
@@ -79,6 +85,7 @@ def main() -> None:
             path,
             folder / task.name,
             networks=NETWORKS.value,
+            population=POPULATION.value,
             load=loading.load,
             watcher=watcher,
             command=command,

@@ -64,6 +64,13 @@ def the_faster_way() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def the_way_of_populations() -> Iterator[None]:
+    """Among tests that compile in `the_faster_way`, for one of a population."""
+    with patch("jax.jit", getattr(jax.jit, "func", jax.jit)):
+        yield
+
+
 def quick() -> dict[str, str]:
     """The variables that make all of that of a process of its own."""
     flags = [f"--{name}={str(value).lower()}" for name, value in compiler_options().items()]

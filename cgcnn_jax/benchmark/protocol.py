@@ -3,10 +3,14 @@
 FOLDER/fold_0 ...       work directories as experiments.train makes them, with fold.json once the fold is finished and its speed measured
 FOLDER/fold_0_seed_1    of an ensemble, the second network of fold 0, and so on: alike but for train.seed
 FOLDER/fold_0.lock      held by the process that has the fold: several may share the folds of a task
+FOLDER/together/fold_0  of networks that train together, until they are judged: which (runs.json), and their checkpoints
 FOLDER/record.json      the task's record, once all folds are finished
 """
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +20,12 @@ from cgcnn_jax import config as configs
 from cgcnn_jax.benchmark.record import ensemble_record, fold_record, task_record
 from cgcnn_jax.benchmark.tasks import check_marks
 from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.data.splits import Split
 from cgcnn_jax.data.tasks import Task
 from cgcnn_jax.files import lock_if_free
 from cgcnn_jax.run import Load, Watcher, load_dataset, run
+from cgcnn_jax.together import Run as Together
+from cgcnn_jax.together import fits_together, train_together
 from cgcnn_jax.workdir import Workdir
 
 
@@ -29,6 +36,7 @@ def run_task(
     folder: Path,
     *,
     networks: int = 1,
+    population: int = 1,
     load: Load = load_dataset,
     watcher: Watcher | None = None,
     command: str = "",
@@ -45,6 +53,8 @@ def run_task(
       folder: Where the folds and the record go.
       networks: Trained per fold, with the seeds train.seed, train.seed + 1, ...; the mean of their predictions is judged.
         Raising it later adds the missing ones; lowering it judges the first ones alone.
+      population: Networks, of all folds and seeds, that train together as one program at most (train.population); with 1
+        each trains by itself, as do crystals that are streamed.
       load: Loads the crystals; called once, and not at all if every fold is finished.
       watcher: Told of the progress of every fold.
       command: What the user typed, for the record; empty takes that of the last fold.
@@ -57,36 +67,12 @@ def run_task(
       ValueError: If the configuration or the number of networks is wrong, or the folder holds folds of another
         configuration or of other data.
     """
-    watcher = watcher or Watcher()
+    if population < 1:
+        raise ValueError(f"the number of networks that train together must be at least 1; got {population}")
     runs = plan(config, task, path, folder, networks=networks)
     places = [one.place for one in runs]
     folder.mkdir(parents=True, exist_ok=True)
-    crystals: Dataset | None = None
-    atom_table = configs.build_atom_table(runs[0].config)
-    for fold, settings, place in runs:
-        with lock_if_free(folder / f"{place.path.name}.lock") as is_free:
-            if not is_free or _finished(place):
-                continue
-            if watcher.should_stop():
-                return None
-            if crystals is None:
-                crystals = load(settings, atom_table)
-                check_marks(task, crystals)
-                digest = crystals.digest(atom_table)
-            # Other processes may have finished folds meanwhile.
-            _check_digest(task, places, digest)
-            split = configs.build_split(settings, crystals)
-            watcher.message(_title(task, fold, settings.train.seed, networks))
-            result = run(
-                settings, place.path, data=crystals, split=split, watcher=watcher, command=command, report=False
-            )
-            if not result.is_finished:
-                return None
-            place.write_json(
-                "fold.json",
-                fold_record(task, fold, place, crystals, split, command)
-                | {"data_digest": digest, "config": configs.to_dict(settings)},
-            )
+    _train_all(_Folds(task, folder, runs, load, watcher or Watcher(), command, networks), population)
     if not all(map(_finished, places)):
         return None
     _check_digest(task, places, places[-1].read_json("fold.json")["data_digest"])
@@ -106,6 +92,125 @@ class Run(NamedTuple):
     fold: int
     config: ConfigDict
     place: Workdir
+
+
+class _Folds:
+    """The runs of a task, and what they have in common."""
+
+    def __init__(
+        self, task: Task, folder: Path, runs: Sequence[Run], load: Load, watcher: Watcher, command: str, networks: int
+    ) -> None:
+        self.task, self.folder, self.runs, self.watcher = task, folder, runs, watcher
+        self._load, self._command, self._networks = load, command, networks
+        self._loaded: tuple[Dataset, str] | None = None
+
+    def lock(self, run: Run) -> AbstractContextManager[bool]:
+        """Held by the process that has the run."""
+        return lock_if_free(self.folder / f"{run.place.path.name}.lock")
+
+    def begun(self) -> list[list[Run]]:
+        """Those that a process began to train together, and that are not all judged."""
+        named = {run.place.path.name: run for run in self.runs}
+        found = []
+        for file in sorted((self.folder / "together").glob("*/runs.json")):
+            # Another process may remove it at this moment.
+            with contextlib.suppress(FileNotFoundError):
+                names = Workdir(file.parent).read_json(file.name)["runs"]
+                if all(name in named for name in names):
+                    found.append([named[name] for name in names])
+        return found
+
+    def crystals(self) -> Dataset:
+        """The crystals, loaded when they are first wanted."""
+        if self._loaded is None:
+            settings = self.runs[0].config
+            atom_table = configs.build_atom_table(settings)
+            crystals = self._load(settings, atom_table)
+            check_marks(self.task, crystals)
+            self._loaded = crystals, crystals.digest(atom_table)
+        # Other processes may have finished folds meanwhile.
+        _check_digest(self.task, [run.place for run in self.runs], self._loaded[1])
+        return self._loaded[0]
+
+    def train(self, one: Run) -> bool:
+        """Trains a run by itself. Returns False if it was stopped."""
+        crystals = self.crystals()
+        split = configs.build_split(one.config, crystals)
+        self.watcher.message(_title(self.task, one.fold, one.config.train.seed, self._networks))
+        place, told = one.place.path, self._command
+        result = run(one.config, place, data=crystals, split=split, watcher=self.watcher, command=told, report=False)
+        if result.is_finished:
+            self._finish(one, split, measures=True)
+        return result.is_finished
+
+    def train_together(self, runs: Sequence[Run]) -> bool:
+        """Trains runs as one program, and judges those that are not judged. Returns False if it was stopped."""
+        place = self._together(runs)
+        place.path.mkdir(parents=True, exist_ok=True)
+        place.write_json("runs.json", {"runs": [one.place.path.name for one in runs]})
+        self.watcher.message(f"{self.task.name}, {len(runs)} networks together")
+        ends = train_together(
+            [Together(one.config, one.place) for one in runs],
+            self.crystals(),
+            place.checkpoints,
+            watcher=self.watcher,
+            command=self._command,
+        )
+        if ends is None:
+            return False
+        for one, end in zip(runs, ends, strict=True):
+            if not _finished(one.place):
+                end.judge()
+                self._finish(one, end.setup.split, measures=False)
+        self.close(runs)
+        return True
+
+    def close(self, runs: Sequence[Run]) -> None:
+        """Removes what only runs in training need."""
+        place = self._together(runs).path
+        shutil.rmtree(place, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others are in it
+            place.parent.rmdir()
+
+    def _together(self, runs: Sequence[Run]) -> Workdir:
+        return Workdir(self.folder / "together" / runs[0].place.path.name)
+
+    def _finish(self, one: Run, split: Split, *, measures: bool) -> None:
+        """Writes the record of a run that was trained and judged."""
+        assert self._loaded is not None
+        crystals, digest = self._loaded
+        record = fold_record(self.task, one.fold, one.place, crystals, split, self._command, measures=measures)
+        one.place.write_json("fold.json", record | {"data_digest": digest, "config": configs.to_dict(one.config)})
+
+
+def _train_all(folds: _Folds, population: int) -> None:
+    """Trains what no other process trains, until all is done or it is stopped.
+
+    All runs are cut into groups, finished ones too, so that processes that start at different times cut alike; groups
+    that were begun stay as they are.
+    """
+    begun = folds.begun()
+    taken = {run.place.path for group in begun for run in group}
+    cut = [folds.runs[i : i + population] for i in range(0, len(folds.runs), population)]
+    fresh = [[run for run in group if run.place.path not in taken] for group in cut]
+    for number, group in enumerate([*begun, *fresh]):
+        was_begun = number < len(begun)
+        with contextlib.ExitStack() as held:
+            if not all(held.enter_context(folds.lock(run)) for run in group):
+                continue
+            left = [run for run in group if not _finished(run.place)]
+            if not left:
+                if was_begun:
+                    folds.close(group)
+                continue
+            if folds.watcher.should_stop():
+                return
+            if was_begun or (len(left) > 1 and fits_together(left[0].config, folds.crystals())):
+                is_finished = folds.train_together(group if was_begun else left)
+            else:
+                is_finished = all(folds.train(run) for run in left)
+            if not is_finished:
+                return
 
 
 def plan(config: ConfigDict, task: Task, path: str | Path, folder: Path, *, networks: int = 1) -> list[Run]:

@@ -15,7 +15,9 @@ from sklearn.model_selection import KFold
 
 from cgcnn_jax import Predictor
 from cgcnn_jax import config as configs
+from cgcnn_jax.benchmark import protocol
 from cgcnn_jax.benchmark.protocol import run_task
+from cgcnn_jax.benchmark.record import fold_record
 from cgcnn_jax.benchmark.table import markdown
 from cgcnn_jax.benchmark.tasks import SUITES
 from cgcnn_jax.data.sets import SETS, File
@@ -24,6 +26,7 @@ from cgcnn_jax.data.sources.matbench import Task
 from cgcnn_jax.files import lock_if_free
 from cgcnn_jax.run import Watcher, run
 from configs import base
+from tests.compiling import the_way_of_populations
 
 pytestmark = pytest.mark.usefixtures("quicker_compiling")
 
@@ -222,6 +225,49 @@ def test_an_ensemble_that_is_stopped_goes_on_and_its_first_networks_are_a_record
     assert run_task(config, TOY, crystals, tmp_path / "task", networks=2) is not None
     assert without_times(read(tmp_path / "task")) == without_times(read(pair))
     assert run_task(config, TOY, crystals, tmp_path / "task") == read(whole)
+
+
+def test_networks_that_train_together_make_the_record_of_those_that_train_alone(
+    config: ConfigDict, crystals: Path, pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def go(population: int) -> dict[str, Any] | None:
+        with the_way_of_populations():
+            return run_task(config, TOY, crystals, tmp_path, networks=2, population=population)
+
+    # Interrupted in judging the third of the first four; in another number they go on as they began.
+    judged = iter([fold_record, fold_record])
+    with monkeypatch.context() as patch:
+        patch.setattr(protocol, "fold_record", lambda *a, **b: next(judged)(*a, **b))
+        with pytest.raises(StopIteration):
+            go(population=4)
+    begun = json.loads((tmp_path / "together" / "fold_0" / "runs.json").read_text())
+    assert begun["runs"] == ["fold_0", "fold_1", "fold_2", "fold_0_seed_1"]
+    finished = (tmp_path / "fold_1" / "fold.json").read_bytes()
+    assert not (tmp_path / "fold_2" / "fold.json").exists() and not (tmp_path / "fold_1_seed_1").exists()
+    record = go(population=6)
+    assert record is not None and (tmp_path / "fold_1" / "fold.json").read_bytes() == finished
+    assert not (tmp_path / "together").exists()
+    expected = read(pair)
+    assert record["networks"] == 2 and record["parameters"] == expected["parameters"]
+    for mine, other in zip(record["folds"], expected["folds"], strict=True):
+        assert mine["crystals"] == other["crystals"]
+        for one, alone in zip(mine["ensemble"], other["ensemble"], strict=True):
+            assert one["best_epoch"] == alone["best_epoch"] and one["epochs"] == alone["epochs"]
+            # Float32 rounding, which training amplifies; other shuffles would differ in the first digits.
+            assert one["scores"]["mae"] == pytest.approx(alone["scores"]["mae"], rel=1e-3)
+    for name in ("fold_0", "fold_2_seed_1"):
+        assert (tmp_path / name / "split.json").read_bytes() == (pair / name / "split.json").read_bytes()
+        # The weights that each left are those that were judged.
+        values = Predictor.restore(tmp_path / name).predict_entries(read_matbench(crystals, TOY.name))
+        of_id = dict(zip(values["id"], values["prediction"], strict=True))
+        rows = [row.split(",") for row in (tmp_path / name / "predictions.csv").read_text().splitlines()[1:]]
+        assert [float(row[2]) for row in rows] == pytest.approx([of_id[row[0]] for row in rows], rel=1e-5)
+
+
+@pytest.mark.parametrize("population", [0, -1])
+def test_no_population_is_refused(config: ConfigDict, crystals: Path, tmp_path: Path, population: int) -> None:
+    with pytest.raises(ValueError, match="that train together must be at least 1; got"):
+        run_task(config, TOY, crystals, tmp_path, population=population)
 
 
 @pytest.fixture(scope="module")
