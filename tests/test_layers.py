@@ -27,9 +27,10 @@ LEVELS = {
     "screen": 4,
     "report": 4,
     "run": 5,
-    "benchmark": 6,
-    "studies": 6,
-    "sweep": 6,
+    "together": 6,
+    "benchmark": 7,
+    "studies": 7,
+    "sweep": 7,
 }
 FORBIDDEN = {
     "data": {"jax", "jaxlib", "flax", "optax", "orbax"},

@@ -12,7 +12,10 @@ from ml_collections import ConfigDict
 Overrides = dict[str, Any]
 """Field -> value, such as {"model.num_convs": 3, "optimizer.l2": 1e-4}."""
 
-MEMBER_FIELDS = ("optimizer.learning_rate", "optimizer.l2", "model.dropout", "model.init_scale", "train.seed")
+MEMBER_FIELDS = (
+    *("optimizer.learning_rate", "optimizer.l2", "model.dropout", "model.init_scale", "train.seed"),
+    *("split.seed", "data.fold"),
+)
 """Fields in which runs of one compiled program may differ (train.population)."""
 
 _DIGITS = 4  # of a drawn number: enough to be what was meant, few enough to read in a table

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiling")
 # The first three make one program and the last two another; the third diverges.
 TRIALS = [
     {"optimizer.learning_rate": 1e-2, "model.features": 4, "train.seed": 0},
-    {"optimizer.learning_rate": 3e-3, "model.features": 4, "train.seed": 1, "model.init_scale": 0.1},
+    {"optimizer.learning_rate": 3e-3, "model.features": 4, "train.seed": 1, "model.init_scale": 0.1, "split.seed": 1},
     {"optimizer.learning_rate": 1e12, "model.features": 4, "train.seed": 0},
     {"optimizer.learning_rate": 1e-2, "model.features": 3, "train.seed": 0},
     {"optimizer.learning_rate": 1e-3, "model.features": 3, "train.seed": 0},
@@ -150,6 +150,8 @@ def test_trials_of_one_program_train_together():
     # L2 is a part of the optimiser that is there or not; a batch size is a shape.
     l2 = [{"optimizer.l2": value} for value in (0.0, 1e-3, 1e-2)]
     assert groups([*l2, {"train.batch_size": 5}, {"model.dropout": 0.5}], {}, 16) == [[0, 4], [1, 2], [3]]
+    # Each has a split of its own.
+    assert groups([{"data.fold": 0}, {"data.fold": 1}, {"split.seed": 1}], {}, 16) == [[0, 1, 2]]
 
 
 def test_a_wrong_trial_is_named_before_anything_is_trained(tmp_path):
