@@ -26,6 +26,7 @@ from cgcnn_jax.files import lock_if_free
 from cgcnn_jax.run import Load, Watcher, load_dataset, run
 from cgcnn_jax.together import Run as Together
 from cgcnn_jax.together import fits_together, train_together
+from cgcnn_jax.train.loop import Diverged
 from cgcnn_jax.workdir import Workdir
 
 
@@ -146,8 +147,14 @@ class _Folds:
     def train_together(self, runs: Sequence[Run]) -> bool:
         """Trains runs as one program, and judges those that are not judged. Returns False if it was stopped."""
         place = self._together(runs)
+        names = [one.place.path.name for one in runs]
+        if (place.path / "runs.json").exists() and (others := place.read_json("runs.json")["runs"]) != names:
+            raise ValueError(
+                f"{place.path} has the training of {len(others)} networks together, up to {others[-1]}, which so many "
+                "--networks as then go on with; or remove that folder"
+            )
         place.path.mkdir(parents=True, exist_ok=True)
-        place.write_json("runs.json", {"runs": [one.place.path.name for one in runs]})
+        place.write_json("runs.json", {"runs": names})
         self.watcher.message(f"{self.task.name}, {len(runs)} networks together")
         ends = train_together(
             [Together(one.config, one.place) for one in runs],
@@ -158,7 +165,8 @@ class _Folds:
         )
         if ends is None:
             return False
-        for one, end in zip(runs, ends, strict=True):
+        # Those that diverged last: what raises for one keeps no other from its record.
+        for one, end in sorted(zip(runs, ends, strict=True), key=lambda pair: isinstance(pair[1].end, Diverged)):
             if not _finished(one.place):
                 end.judge()
                 self._finish(one, end.setup.split, measures=False)

@@ -264,6 +264,17 @@ def test_networks_that_train_together_make_the_record_of_those_that_train_alone(
         assert [float(row[2]) for row in rows] == pytest.approx([of_id[row[0]] for row in rows], rel=1e-5)
 
 
+def test_networks_that_began_with_others_are_not_trained_without_them(
+    config: ConfigDict, crystals: Path, tmp_path: Path
+) -> None:
+    begun = tmp_path / "together" / "fold_0"
+    begun.mkdir(parents=True)
+    (begun / "runs.json").write_text(json.dumps({"runs": ["fold_0", "fold_1", "fold_2", "fold_0_seed_1"]}))
+    with pytest.raises(ValueError, match="4 networks together, up to fold_0_seed_1, which so many --networks as then"):
+        run_task(config, TOY, crystals, tmp_path, population=3)
+    assert not (tmp_path / "fold_0").exists()
+
+
 @pytest.mark.parametrize("population", [0, -1])
 def test_no_population_is_refused(config: ConfigDict, crystals: Path, tmp_path: Path, population: int) -> None:
     with pytest.raises(ValueError, match="that train together must be at least 1; got"):
