@@ -275,7 +275,6 @@ def build_model(config: ConfigDict, table_shape: tuple[int, int], n_output: int)
         crystal_layers=model.crystal_layers,
         crystal_features=model.crystal_features,
         dropout=model.dropout,
-        update_bonds=model.update_bonds,
         init_scale=model.init_scale,
         precision=model.precision,
     )
@@ -413,7 +412,6 @@ _CAME_LATER = {
     "split.by_structure": False,
     "bonds.num_gaussians": 128,
     "model.precision": "default",
-    "model.update_bonds": False,
     "train.loss": "auto",
     "train.feed": "auto",
     "train.devices": 1,

@@ -91,7 +91,6 @@ def get_config(preset: str | None = None) -> ConfigDict:
     # gate and core; PotNet, ComFormer), gated_update (that, with a two-layer network at every atom after the sum). The
     # first two have no normalisation and want shorter steps: optimizer.learning_rate=2e-3 and clip_norm=1, or 1e-3
     config.model.conv = "gated_norm"
-    config.model.update_bonds = False  # between convolutions a bond's vector learns from its atoms (MEGNet, coGN)
     config.model.num_convs = 4  # R; the published formation-energy weights have 4
     config.model.features = 64  # width of atom vectors
     config.model.pool = "mean"  # mean (S16), softmax (S11-S13), site (S14-S15)

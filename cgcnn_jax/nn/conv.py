@@ -135,34 +135,6 @@ class UpdateGatedConv(MLPGatedConv):
         return w + Dense(width, self.init_scale, self.precision, name="update")(hidden)
 
 
-class BondUpdate(nn.Module):
-    """u_ij <- u_ij + silu(BN(z W_1 + b_1)) W_2, z = v_i + v_j + u_ij with + a concatenation as in Eq. 5.
-
-    Eq. 5 shows every convolution the same bond lengths; between convolutions this lets a bond learn what its atoms have
-    become, and tell the next one. Its vectors are as wide as those of atoms; what is updated first, the expansion of the
-    length, is brought to that width by a matrix. Source: the edge updates of MEGNet (Chen et al., 2019) and coGN (Ruff et
-    al., 2024).
-
-    Attributes: see Convolution.
-    """
-
-    init_scale: float | None = None
-    precision: str = "default"
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, v: Array, u: Array, graphs: CrystalGraphs, *, training: bool) -> Array:
-        """v [n_node, d] and u [n_edge, d_edge] -> new u [n_edge, d]."""
-        width = v.shape[-1]
-        # An edge of the quotient stands for edge_weight bonds at each of its receiver's node_weight atoms.
-        bonds = graphs.edge_weight * graphs.node_weight[graphs.receivers]
-        hidden = EdgeDense(width, self.init_scale, self.precision, name="hidden")(v, u, graphs)
-        hidden = BatchNorm(axis_name=self.axis_name, name="norm")(hidden, bonds, training=training)(hidden)
-        if u.shape[-1] != width:
-            u = Dense(width, self.init_scale, self.precision, use_bias=False, name="embedding")(u)
-        return u + Dense(width, self.init_scale, self.precision, use_bias=False, name="update")(jax.nn.silu(hidden))
-
-
 CONVOLUTIONS: dict[str, type[Convolution]] = {
     "sum": SumConv,
     "gated": GatedConv,

@@ -12,7 +12,7 @@ from jax import Array
 
 from cgcnn_jax.graph import CrystalGraphs
 from cgcnn_jax.nn.basis import Basis
-from cgcnn_jax.nn.conv import CONVOLUTIONS, BondUpdate
+from cgcnn_jax.nn.conv import CONVOLUTIONS
 from cgcnn_jax.nn.dense import Dense
 from cgcnn_jax.nn.dropout import Dropout
 from cgcnn_jax.nn.ops import softplus
@@ -35,7 +35,6 @@ class CGCNN(nn.Module):
       conv: "sum" (Eq. 4), "gated" (Eq. 5 as printed), "gated_norm" (Eq. 5 as released), "gated_mlp" (that with two
         layers) or "gated_update" (that, and a network at every atom).
       num_convs: R.
-      update_bonds: Whether bonds have a BondUpdate between convolutions.
       basis: Bond lengths as features.
       pool: "mean" (S16), "softmax" (S11-S13) or "site" (S14-S15: the prediction is the mean of a number per atom).
       activate_pooled: Apply g to the pooled vector, as released.
@@ -61,7 +60,6 @@ class CGCNN(nn.Module):
     crystal_layers: int
     crystal_features: int
     dropout: float | Array
-    update_bonds: bool = False
     init_scale: float | None = None
     precision: str = "default"
     axis_name: str | None = None
@@ -88,8 +86,6 @@ class CGCNN(nn.Module):
         for t in range(self.num_convs):
             v = convolution(*linear, self.axis_name, name=f"conv_{t}")(v, u, graphs, training=training)
             layers.append(v)
-            if self.update_bonds and t + 1 < self.num_convs:
-                u = BondUpdate(*linear, self.axis_name, name=f"bonds_{t}")(v, u, graphs, training=training)
         for layer in range(self.atom_layers):
             v = softplus(Dense(self.features, *linear, name=f"atom_{layer}")(v))
         self.sow("intermediates", "atoms", v)

@@ -8,7 +8,7 @@ import pytest
 
 from cgcnn_jax.graph import CrystalGraphs, PadBudget, pad
 from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis, ReciprocalBasis
-from cgcnn_jax.nn.conv import CONVOLUTIONS, BondUpdate, GatedConv, NormGatedConv, SumConv
+from cgcnn_jax.nn.conv import CONVOLUTIONS, GatedConv, NormGatedConv, SumConv
 from cgcnn_jax.nn.model import CGCNN, init_variables
 from cgcnn_jax.nn.pool import POOLS, SoftmaxPool, mean_pool
 from tests.compiling import quick_jit
@@ -239,17 +239,6 @@ def eq5_updated(params, stats, v, u, graphs, training):
     return rows + linear(params["update"], hidden * sigmoid(hidden))
 
 
-def updated_bonds(params, stats, v, u, graphs, training):
-    """Every bond of every atom has its own row in the normalisation."""
-    times = (graphs.edge_weight * graphs.node_weight[graphs.receivers]).astype(int)
-    z = np.concatenate([v[graphs.receivers], v[graphs.senders], u], axis=1)
-    bonds = np.repeat(linear(params["hidden"], z), times, axis=0)
-    hidden = batch_norm(params["norm"], stats["norm"], bonds, training)[np.cumsum(times) - 1]
-    if "embedding" in params:
-        u = u @ params["embedding"]["kernel"]
-    return u + hidden * sigmoid(hidden) @ params["update"]["kernel"]
-
-
 EQUATIONS = {
     "sum": eq4,
     "gated": eq5_printed,
@@ -300,8 +289,6 @@ def network(model, variables, graphs, training):
     for t in range(model.num_convs):
         v = EQUATIONS[model.conv](params[f"conv_{t}"], stats.get(f"conv_{t}"), v, u, graphs, training)
         layers.append(v)
-        if model.update_bonds and t < model.num_convs - 1:
-            u = updated_bonds(params[f"bonds_{t}"], stats[f"bonds_{t}"], v, u, graphs, training)
     for layer in range(model.atom_layers):
         v = softplus(linear(params[f"atom_{layer}"], v))
     if model.pool == "site":  # S14, S15
@@ -353,23 +340,6 @@ def randomised(variables, seed: int):
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-@pytest.mark.parametrize("width", [3, 4], ids=["as_wide_as_atoms", "brought_to_their_width"])
-def test_bonds_learn_from_their_atoms_as_their_equation_says(width, training):
-    graphs = random_graph(1)
-    padded = pad(graphs, PadBudget(len(graphs.species) + 3, len(graphs.distances) + 4, 4))
-    random = np.random.default_rng(2)
-    v = random.normal(size=(8, 3)).astype(np.float32)
-    u = random.normal(size=(len(padded.distances), width)).astype(np.float32)
-    variables = randomised(BondUpdate().init(jax.random.key(0), v, u, padded, training=False), 3)
-    after, _ = BondUpdate().apply(variables, v, u, padded, training=training, mutable=["batch_stats"])
-    n_edge = len(graphs.distances)
-    expected = updated_bonds(
-        variables["params"], variables["batch_stats"], v.astype(float), u[:n_edge].astype(float), graphs, training
-    )
-    np.testing.assert_allclose(after[:n_edge], expected, rtol=2e-5, atol=2e-5)  # float32 against float64
-
-
-@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_a_convolution_is_its_equation_on_a_random_graph(name, training):
     graphs = random_graph(1)
@@ -400,7 +370,6 @@ def test_the_network_is_that_of_the_supplement(conv, pool, training):
         features=3,
         conv=conv,
         num_convs=2,
-        update_bonds=conv in ("sum", "gated_update"),
         basis=basis,
         pool=pool,
         activate_pooled=conv == "gated_norm",

@@ -70,7 +70,6 @@ def build(conv: str, pool: str, basis: str) -> Network:
         features=4,
         conv=conv,
         num_convs=2,
-        update_bonds=basis == "reciprocal",
         basis=BASES[basis],
         pool=pool,
         activate_pooled=not bins,
