@@ -193,13 +193,9 @@ def run(
         if has_begun and workdir.is_finished and checkpoints.latest_step() >= workdir.last_step():
             _was_finished(True)
             return RunResult(workdir, True, True, workdir.summary())
-        # From here on the folder is this run's: a start that failed before may be corrected.
-        claim(workdir, config, setup)
         first = checkpoints.latest_step() // settings.steps_per_epoch(len(split["train"]))
-        if workdir.keep_records(first) < first:
-            watcher.message(
-                f"{workdir.path}/metrics.jsonl is damaged: it lacks epochs, which curves and times then lack too"
-            )
+        # From here on the folder is this run's: a start that failed before may be corrected.
+        claim(workdir, config, setup, first, watcher)
         if first:
             watcher.message(f"going on after {first} of {settings.epochs} epochs")
         _was_finished(False)
@@ -254,12 +250,12 @@ def prepare(
     watcher: Watcher,
     *,
     has_weights: bool = False,
-    draws_compiled: bool = False,
+    digest: str = "",
 ) -> Setup:
     """Builds what a run trains; without a split the configured one.
 
-    With `has_weights` it goes on from a checkpoint, so that the model of init_from is not read: it may be gone. See
-    `init_variables` for `draws_compiled`.
+    With `has_weights` it goes on from a checkpoint, so that the model of init_from is not read: it may be gone.
+    `digest` is that of the crystals, if it is known.
 
     Raises:
       ValueError: If the split cannot be made, or the weights of init_from do not fit.
@@ -269,20 +265,24 @@ def prepare(
     scaler = configs.build_scaler(config, crystals.targets, split["train"])
     model = configs.build_model(config, atom_table.shape, scaler.n_output)
     if has_weights or not config.init_from:
-        variables = init_variables(model, config.train.seed, atom_table, compiled=draws_compiled)
+        variables = init_variables(model, config.train.seed, atom_table)
     else:
         variables = _variables_of_init_from(config, model, atom_table, scaler, watcher)
-    about = describe(config, scaler, atom_table.shape, ids, crystals.digest(atom_table))
+    about = describe(config, scaler, atom_table.shape, ids, digest or crystals.digest(atom_table))
     return Setup(crystals, split, scaler, model, variables, about)
 
 
-def claim(workdir: Workdir, config: ConfigDict, setup: Setup) -> None:
-    """Makes the folder a run's own, and writes what is known before it trains."""
+def claim(workdir: Workdir, config: ConfigDict, setup: Setup, first: int, watcher: Watcher) -> None:
+    """Makes the folder a run's own, and writes what is known before it trains from epoch `first` on."""
     workdir.claim(configs.to_dict(config))
     workdir.write_json("split.json", setup.about["split"])
     if config.data.on_error == "skip":
         workdir.write_rejected(setup.crystals.rejected)
     workdir.write_csv("duplicates.csv", *evaluation.twin_table(setup.crystals, setup.twins, setup.scaler.names))
+    if workdir.keep_records(first) < first:
+        watcher.message(
+            f"{workdir.path}/metrics.jsonl is damaged: it lacks epochs, which curves and times then lack too"
+        )
 
 
 def judge(

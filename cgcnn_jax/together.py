@@ -1,5 +1,7 @@
 """Runs that train together, as one compiled program, and end each as a work directory of its own."""
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.data.dataset import Dataset
-from cgcnn_jax.run import RunResult, Setup, Watcher, check_data, claim, judge, prepare
+from cgcnn_jax.run import RunResult, Setup, Watcher, check_data, claim, facts, judge, prepare
 from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.feed import fits_device
 from cgcnn_jax.train.loop import Diverged, Fit
@@ -20,10 +22,11 @@ from cgcnn_jax.workdir import Workdir
 
 
 class Run(NamedTuple):
-    """A run among those that train together: its configuration and where it ends."""
+    """A run among those that train together: its configuration, where it ends, and whether it was judged there already."""
 
     config: ConfigDict
     place: Workdir
+    is_judged: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,16 @@ class Trained:
         return judge(place, self.setup, self.end, {}, self._watcher, self._command, began, draws=False)
 
 
+def prepare_together(runs: Sequence[Run], crystals: Dataset) -> list[Setup]:
+    """What each run trains. Raises ValueError as `run.prepare`, before anything is written."""
+    atom_table = configs.build_atom_table(runs[0].config)
+    digest = crystals.digest(atom_table)
+    return [prepare(run.config, atom_table, crystals, None, Watcher(), digest=digest) for run in runs]
+
+
 def train_together(
     runs: Sequence[Run],
-    crystals: Dataset,
+    setups: Sequence[Setup],
     checkpoints: Path,
     *,
     parallel: str = "shard",
@@ -71,22 +81,20 @@ def train_together(
 
     Args:
       runs: At least one. The split may differ from run to run.
-      crystals: Of all runs.
+      setups: Of `prepare_together`.
       checkpoints: Folder of the population's checkpoints; its owner removes it when all runs are judged.
       parallel: How devices share the population, see fit_population.
-      watcher: Told of the progress.
+      watcher: Told of the progress, and of the data of each split after the first.
       command: What the user typed, for the summaries.
 
     Returns:
       What became of each, in order, to be judged; None if the watcher stopped it, and the same call goes on.
 
     Raises:
-      ValueError: If a configuration is wrong, a folder holds another run, or the data changed under this one.
+      ValueError: If a folder holds another run, or the data changed under this one.
     """
     watcher, began = watcher or Watcher(), time.monotonic()
-    config = runs[0].config
-    atom_table = configs.build_atom_table(config)
-    setups = [prepare(run.config, atom_table, crystals, None, Watcher(), draws_compiled=True) for run in runs]
+    crystals, config = setups[0].crystals, runs[0].config
     members = [
         Member(
             setup.variables,
@@ -100,17 +108,22 @@ def train_together(
         for run, setup in zip(runs, setups, strict=True)
     ]
     settings = configs.build_train_settings(config)
-    shown = _Shown(watcher, [run.place for run in runs])
-    about = {"members": [{key: setup.about[key] for key in ("data_digest", "split")} for setup in setups]}
+    of_split = {_digest(setup): (run, setup) for run, setup in zip(reversed(runs), reversed(setups), strict=True)}
+    for run, setup in list(reversed(of_split.values()))[1:]:
+        for line in facts(run.config, crystals, setup.split, setup.twins):
+            watcher.message(line)
+    shown = _Shown(watcher, [None if run.is_judged else run.place for run in runs])
+    # Of the splits of all, digests: each has the id of every crystal once more.
+    about = {
+        **{key: setups[0].about[key] for key in ("data_digest", "split")},
+        "splits": [_digest(setup) for setup in setups],
+    }
     with Checkpoints(checkpoints) as kept:
-        before = kept.about()
-        # A population of an older version has one split for all.
-        for old, setup in zip(before.get("members", [before] * len(runs)) if before else [], setups, strict=False):
-            check_data(old, setup.about)
+        _check_before(kept.about(), about)
         first = kept.latest_step() // max(settings.steps_per_epoch(len(setup.split["train"])) for setup in setups)
         for run, setup in zip(runs, setups, strict=True):
-            claim(run.place, run.config, setup)
-            run.place.keep_records(first)
+            if not run.is_judged:
+                claim(run.place, run.config, setup, first, watcher)
         if first:
             watcher.message(f"going on after {first} of {settings.epochs} epochs")
         with watcher.training(first, settings.epochs, setups[0].scaler):
@@ -136,20 +149,35 @@ def train_together(
     ]
 
 
+def _digest(setup: Setup) -> str:
+    return hashlib.sha256(json.dumps(setup.about["split"]).encode()).hexdigest()
+
+
+def _check_before(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+    """Raises ValueError if a population began with other data or splits; one of an older version had one split."""
+    check_data(before, now)
+    if before is not None and before.get("splits", now["splits"]) != now["splits"]:
+        raise ValueError(
+            "the split of one of the runs that train together changed since they began: crystals moved between train, "
+            "val and test. Choose another --workdir, or restore the data"
+        )
+
+
 def fits_together(config: ConfigDict, crystals: Dataset) -> bool:
     """Whether the crystals can lie on every device, as runs that train together need."""
     return config.train.feed == "device" or (config.train.feed == "auto" and fits_device(crystals.graphs))
 
 
 class _Shown:
-    """Writes the records of all runs, and shows that of the best of each epoch."""
+    """Writes the records of runs with a place, and shows that of the best of all at each epoch."""
 
-    def __init__(self, watcher: Watcher, places: Sequence[Workdir]) -> None:
+    def __init__(self, watcher: Watcher, places: Sequence[Workdir | None]) -> None:
         self._watcher, self._places = watcher, places
         self._epoch, self._lowest = -1, np.inf
 
     def epoch(self, number: int, record: Mapping[str, Any]) -> None:
-        self._places[number].append_record(record)
+        if (place := self._places[number]) is not None:
+            place.append_record(record)
         if record["epoch"] != self._epoch or self._error(record) < self._lowest:
             self._epoch, self._lowest = record["epoch"], self._error(record)
             self._watcher.epoch(record)

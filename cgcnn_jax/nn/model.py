@@ -1,9 +1,5 @@
 """CGCNN: embed the atoms, convolve, pool, predict."""
 
-import functools
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,10 +105,8 @@ class CGCNN(nn.Module):
         return output(drop(crystal, training=training))
 
 
-def init_variables(model: CGCNN, seed: int, atom_table: np.ndarray, *, compiled: bool = False) -> Variables:
+def init_variables(model: CGCNN, seed: int, atom_table: np.ndarray) -> Variables:
     """Initial parameters, statistics and constants; the same for one seed on any machine.
-
-    With `compiled` the program that draws them is compiled and kept: dearer once, and nothing for the seeds after that.
 
     Raises:
       ValueError: If the table has not the model's shape.
@@ -120,16 +114,10 @@ def init_variables(model: CGCNN, seed: int, atom_table: np.ndarray, *, compiled:
     if atom_table.shape != model.table_shape:
         raise ValueError(f"the element table is {atom_table.shape}, the model expects {model.table_shape}")
     key = jax.random.key(seed)
-    initialize = _compiled_init(model) if compiled else model.init
-    variables = dict(initialize(key, _smallest_graph()))
+    variables = dict(model.init(key, _smallest_graph()))
     variables.pop("intermediates", None)
     variables["constants"] = {"atom_table": jnp.asarray(atom_table, jnp.float32)}
     return {"batch_stats": {}} | variables
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled_init(model: CGCNN) -> Callable[..., Any]:
-    return jax.jit(model.init)
 
 
 def count_parameters(variables: Variables) -> int:

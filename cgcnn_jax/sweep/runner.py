@@ -16,7 +16,7 @@ from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.run import Load, Watcher, facts, load_dataset, run
 from cgcnn_jax.sweep.folder import SweepFolder
 from cgcnn_jax.sweep.space import MEMBER_FIELDS, Overrides, with_overrides
-from cgcnn_jax.together import Run, fits_together, train_together
+from cgcnn_jax.together import Run, fits_together, prepare_together, train_together
 from cgcnn_jax.train.loop import Diverged
 
 
@@ -167,10 +167,12 @@ def _train_together(
 ) -> bool:
     """Trains a population; each trial ends as a work directory. Returns False if it was stopped."""
     watcher.message(_titled(trials))
+    runs = [Run(one.config, folder.trial(one.number), folder.has_ended(one.number)) for one in trials]
+    setups = prepare_together(runs, crystals)
     population = folder.open_population([trial.number for trial in trials])
     trained = train_together(
-        [Run(trial.config, folder.trial(trial.number)) for trial in trials],
-        crystals,
+        runs,
+        setups,
         population / "checkpoints",
         parallel=parallel,
         watcher=watcher,

@@ -69,7 +69,7 @@ class _Own(NamedTuple):
     dropout: Any
     targets: Any  # scaled, [n_slot, n_graph, n_target]
     target_mask: Any
-    stretch: Any  # steps of the longest epoch for each of the own
+    schedule: Any  # which of the schedules, of as many steps an epoch as the member has
 
 
 def fit_population(
@@ -116,7 +116,7 @@ def fit_population(
     _check(members, parallel)
     for member in members:
         check_validation(targets, member.split["val"], settings.patience)
-    # Training splits may differ by some crystals, and epochs by a step: who has fewer rests for the last of them.
+    # Training splits may differ by some crystals, and epochs by some steps: who has fewer rests for the last of them.
     own_steps = [settings.steps_per_epoch(len(member.split["train"])) for member in members]
     steps_per_epoch = max(own_steps)
     are_alike = len(set(own_steps)) == 1
@@ -126,11 +126,12 @@ def fit_population(
     eval_budget = batching.packing_budget(graphs, settings.batch_size)
     all_plan = batching.packed_plan(graphs, np.arange(len(graphs.n_node)), eval_budget)
 
-    # Every schedule is proportional to the learning rate, and a function of the share of all steps that are done.
-    unit = learning_rate_schedule(replace(optimizer_settings, learning_rate=1.0), settings.epochs, steps_per_epoch)
+    # Every schedule is proportional to the learning rate.
+    one = replace(optimizer_settings, learning_rate=1.0)
+    units = {n_step: learning_rate_schedule(one, settings.epochs, n_step) for n_step in sorted(set(own_steps))}
 
     def learning_rate(own: _Own, step: Array | int) -> Array:
-        return own.learning_rate * unit(step if are_alike else step * own.stretch)
+        return own.learning_rate * jnp.stack([jnp.asarray(unit(step)) for unit in units.values()])[own.schedule]
 
     def optimizer_of(own: _Own) -> optax.GradientTransformation:
         return build_optimizer(
@@ -175,7 +176,7 @@ def fit_population(
         np.array([m.dropout for m in members], np.float32),
         np.stack([labels for labels, _ in scaled]),
         np.stack([known for _, known in scaled]),
-        np.array([steps_per_epoch / own for own in own_steps], np.float32),
+        np.array([list(units).index(n_step) for n_step in own_steps], np.int32),
     )
     state = _stacked(
         [
@@ -241,7 +242,7 @@ def fit_population(
                 bad_step = spread.get(state.sums.bad_step)
             if is_compiled:
                 # Steps deal the crystals evenly, near enough for a speed.
-                n_timed += len(members[0].split["train"]) * (until - done) / steps_per_epoch
+                n_timed += sum(len(m.split["train"]) for m in members) * (until - done) / steps_per_epoch
                 stretch = max(1, round((until - done) / max(lap(), 1e-6)))
             is_compiled = True
             for number in [number for number in active if bad_step[number] >= 0]:
@@ -291,6 +292,8 @@ def fit_population(
             save()
 
     save()
+    # Compiled here if nothing was validated, so that the time of the next is that of inference alone.
+    predict(state.best, held_out)
     began = time.perf_counter()
     values = predict(state.best, everything)
     inferred = values.shape[0] * values.shape[1] / (time.perf_counter() - began)
@@ -362,8 +365,12 @@ def _check(members: Sequence[Member], parallel: str) -> None:
         raise ValueError("a population needs at least one member")
     if len({bool(member.l2) for member in members}) > 1:
         raise ValueError("l2 must be 0 for all members of a population or for none")
-    if len({len(member.split["val"]) > 0 for member in members}) > 1:
-        raise ValueError("all members of a population must have crystals to validate on, or none")
+    n_val = [len(member.split["val"]) for member in members]
+    if any(n_val) and not all(n_val):
+        raise ValueError(
+            "all members of a population must have crystals to validate on, or none; got "
+            f"{sum(map(bool, n_val))} of {len(n_val)} with such crystals. Train those with and those without apart"
+        )
     if parallel not in WAYS:
         raise ValueError(f"unknown parallel {parallel!r}; choose one of {', '.join(WAYS)}")
 

@@ -13,11 +13,9 @@ import pytest
 from ml_collections import ConfigDict
 from sklearn.model_selection import KFold
 
-from cgcnn_jax import Predictor
+from cgcnn_jax import Predictor, together
 from cgcnn_jax import config as configs
-from cgcnn_jax.benchmark import protocol
 from cgcnn_jax.benchmark.protocol import run_task
-from cgcnn_jax.benchmark.record import fold_record
 from cgcnn_jax.benchmark.table import markdown
 from cgcnn_jax.benchmark.tasks import SUITES
 from cgcnn_jax.data.sets import SETS, File
@@ -25,6 +23,7 @@ from cgcnn_jax.data.sources import matbench, read_matbench
 from cgcnn_jax.data.sources.matbench import Task
 from cgcnn_jax.files import lock_if_free
 from cgcnn_jax.run import Watcher, run
+from cgcnn_jax.train.loop import Diverged
 from configs import base
 from tests.compiling import the_way_of_populations
 
@@ -149,7 +148,8 @@ def test_a_stopped_benchmark_goes_on_to_the_record_of_an_undisturbed_one(
     assert run_task(config, TOY, crystals, tmp_path, watcher=StopsAfter(4)) is None
     assert (tmp_path / "fold_0" / "fold.json").exists() and not (tmp_path / "fold_1" / "fold.json").exists()
     first = (tmp_path / "fold_0" / "fold.json").read_bytes()
-    assert run_task(config, TOY, crystals, tmp_path) is not None
+    # What began alone goes on alone, and so does what is left then.
+    assert run_task(config, TOY, crystals, tmp_path, population=3) is not None
     assert (tmp_path / "fold_0" / "fold.json").read_bytes() == first
     assert without_times(read(tmp_path)) == without_times(read(whole))
 
@@ -159,6 +159,8 @@ def test_processes_share_the_folds_and_the_last_one_writes_the_record(
 ) -> None:
     with lock_if_free(tmp_path / "fold_1.lock") as is_mine:
         assert is_mine
+        # Three together are a matter of all three.
+        assert run_task(config, TOY, crystals, tmp_path, population=3, load=lambda *_: pytest.fail("loaded")) is None
         assert run_task(config, TOY, crystals, tmp_path) is None
     assert [(tmp_path / f"fold_{k}" / "fold.json").exists() for k in range(3)] == [True, False, True]
     assert not (tmp_path / "record.json").exists()
@@ -234,19 +236,25 @@ def test_networks_that_train_together_make_the_record_of_those_that_train_alone(
         with the_way_of_populations():
             return run_task(config, TOY, crystals, tmp_path, networks=2, population=population)
 
-    # Interrupted in judging the third of the first four; in another number they go on as they began.
-    judged = iter([fold_record, fold_record])
+    original = together.train_together
+
+    def diverges_in_the_first(*arguments: Any, **options: Any) -> Any:
+        first, *others = original(*arguments, **options) or ()
+        return [replace(first, end=Diverged(3, 1)), *others]
+
     with monkeypatch.context() as patch:
-        patch.setattr(protocol, "fold_record", lambda *a, **b: next(judged)(*a, **b))
-        with pytest.raises(StopIteration):
+        patch.setattr(together, "train_together", diverges_in_the_first)
+        with pytest.raises(Diverged, match="step 3"):
             go(population=4)
     begun = json.loads((tmp_path / "together" / "fold_0" / "runs.json").read_text())
     assert begun["runs"] == ["fold_0", "fold_1", "fold_2", "fold_0_seed_1"]
-    finished = (tmp_path / "fold_1" / "fold.json").read_bytes()
-    assert not (tmp_path / "fold_2" / "fold.json").exists() and not (tmp_path / "fold_1_seed_1").exists()
+    # The others of the four have their records; in another number they go on as they began.
+    finished = {name: (tmp_path / name / "fold.json").read_bytes() for name in begun["runs"][1:]}
+    assert not (tmp_path / "fold_0" / "fold.json").exists() and not (tmp_path / "fold_1_seed_1").exists()
     record = go(population=6)
-    assert record is not None and (tmp_path / "fold_1" / "fold.json").read_bytes() == finished
-    assert not (tmp_path / "together").exists()
+    assert record is not None
+    assert {name: (tmp_path / name / "fold.json").read_bytes() for name in finished} == finished
+    assert not any((tmp_path / "together").iterdir())
     expected = read(pair)
     assert record["networks"] == 2 and record["parameters"] == expected["parameters"]
     for mine, other in zip(record["folds"], expected["folds"], strict=True):
@@ -264,20 +272,21 @@ def test_networks_that_train_together_make_the_record_of_those_that_train_alone(
         assert [float(row[2]) for row in rows] == pytest.approx([of_id[row[0]] for row in rows], rel=1e-5)
 
 
+@pytest.mark.parametrize("population", [1, 3])
 def test_networks_that_began_with_others_are_not_trained_without_them(
-    config: ConfigDict, crystals: Path, tmp_path: Path
+    config: ConfigDict, crystals: Path, tmp_path: Path, population: int
 ) -> None:
     begun = tmp_path / "together" / "fold_0"
-    begun.mkdir(parents=True)
+    (begun / "checkpoints" / "12").mkdir(parents=True)
     (begun / "runs.json").write_text(json.dumps({"runs": ["fold_0", "fold_1", "fold_2", "fold_0_seed_1"]}))
-    with pytest.raises(ValueError, match="4 networks together, up to fold_0_seed_1, which so many --networks as then"):
-        run_task(config, TOY, crystals, tmp_path, population=3)
+    with pytest.raises(ValueError, match=r"has 4 networks that began .* got --networks=1, which has 3 of them"):
+        run_task(config, TOY, crystals, tmp_path, population=population)
     assert not (tmp_path / "fold_0").exists()
 
 
 @pytest.mark.parametrize("population", [0, -1])
 def test_no_population_is_refused(config: ConfigDict, crystals: Path, tmp_path: Path, population: int) -> None:
-    with pytest.raises(ValueError, match="that train together must be at least 1; got"):
+    with pytest.raises(ValueError, match=r"--population, .* must be at least 1; got"):
         run_task(config, TOY, crystals, tmp_path, population=population)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
-from cgcnn_jax import evaluation
+from cgcnn_jax import evaluation, together
 from cgcnn_jax import run as runs
 from cgcnn_jax.data import sets, store
 from cgcnn_jax.data.crystal import Crystal
@@ -29,7 +29,6 @@ from cgcnn_jax.predict import Predictor
 from cgcnn_jax.run import Watcher, run
 from cgcnn_jax.screen.output import Output
 from cgcnn_jax.screen.screening import Top, screen
-from cgcnn_jax.sweep import runner
 from cgcnn_jax.sweep.folder import SweepFolder
 from cgcnn_jax.sweep.runner import SweepWatcher, run_sweep
 from cgcnn_jax.train.checkpoint import Checkpoints
@@ -117,7 +116,8 @@ def _mark_runs() -> None:
     marking(Checkpoints, "save", "saving")
     marking(Checkpoints, "close", "saving")
     marking(runs, "judge", "judging")
-    marking(runner, "judge", "judging")
+    marking(together, "prepare", "preparing")
+    marking(together, "judge", "judging")
     marking(evaluation, "pictures", "drawing")
     marking(evaluation, "learning_curves", "drawing")
     marking(runs, "_nearest", "distances to the training crystals")

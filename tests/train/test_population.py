@@ -21,9 +21,10 @@ pytestmark = pytest.mark.usefixtures("quick_compiling")
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-COMMON = {"settings": {"epochs": 6, "patience": 2, "average_decay": 0.5}, "optimizer": {"schedule": "cosine"}}
+WARM = {"schedule": "cosine", "warmup_epochs": 0.75}  # four steps of five, three of four
+COMMON = {"settings": {"epochs": 6, "patience": 2, "average_decay": 0.5}, "optimizer": WARM}
 # Seed, learning rate, l2, dropout. The second learns so fast that its patience ends; the third diverges.
-OWN = ((0, 1e-2, 1e-3, 0.2), (1, 0.3, 1e-4, 0.0), (2, 1e12, 1e-3, 0.5))
+OWN = ((0, 1e-2, 1e-3, 0.2), (1, 0.5, 1e-4, 0.0), (2, 1e12, 1e-3, 0.5))
 
 
 def own_split(problem, number):
@@ -117,12 +118,32 @@ def test_patience_ends_one_member_before_the_others(trained):
 
 
 def test_a_diverging_member_is_left_behind(trained):
-    # Adam's first step is 1e12 whatever the gradient; the square of the second error is beyond float32.
+    # The warmup begins at 0. Adam's second step is a quarter of 1e12 whatever the gradient; the next error's square is beyond
+    # float32.
     _, ends, records = trained
     assert isinstance(ends[2], Diverged)
-    assert (ends[2].step, ends[2].epoch) == (1, 0)
-    assert "not finite at step 1 (epoch 0)" in str(ends[2])
+    assert (ends[2].step, ends[2].epoch) == (2, 0)
+    assert "not finite at step 2 (epoch 0)" in str(ends[2])
     assert records[2] == []
+
+
+def test_the_speed_is_that_of_all_members(trained):
+    problem, (end, *_), _ = trained
+    n_train = sum(len(own_split(problem, number)["train"]) for number in range(len(OWN)))
+    timed = end.crystals_per_second * end.seconds["training"] * len(OWN)
+    # Six epochs of five steps; the first step is compiling.
+    assert timed == pytest.approx(n_train * (6 * 5 - 1) / 5)
+
+
+def test_members_with_and_without_validation_do_not_go_together(make_problem):
+    problem = make_problem()
+    variables = init_variables(problem.model, 0, problem.table)
+    members = [
+        Member(variables, seed, 0.1, 0.0, 0.0, split, problem.scaler)
+        for seed, split in enumerate([problem.split, problem.split | {"val": np.arange(0)}])
+    ]
+    with pytest.raises(ValueError, match="validate on, or none; got 1 of 2 with such crystals"):
+        fit_population(problem.model, members, problem.graphs, problem.targets, problem.settings, problem.optimizer)
 
 
 @pytest.mark.slow
@@ -147,7 +168,7 @@ def test_a_stopped_population_goes_on_to_the_same_bits(trained, assert_same, tmp
         np.testing.assert_array_equal(ends[number].values, expected[number].values)
         assert [record["val_error"] for record in again[number]] == [r["val_error"] for r in records[number]]
     # It diverged before the stop, and that is remembered.
-    assert (ends[2].step, ends[2].epoch) == (1, 0)
+    assert (ends[2].step, ends[2].epoch) == (2, 0)
 
 
 @pytest.mark.slow
