@@ -56,8 +56,7 @@ def seconds_a_step(config: ConfigDict, graphs: CrystalGraphs, n_network: int) ->
     table = reading.build_atom_table(config)
     model = reading.build_model(config, table.shape, 1)
     members = [
-        Member(init_variables(model, seed, table), seed, 1e-4, 0.0, 0.0, split, scaler)
-        for seed in range(n_network)
+        Member(init_variables(model, seed, table), seed, 1e-4, 0.0, 0.0, split, scaler) for seed in range(n_network)
     ]
     timed = Timed()
     settings = replace(reading.build_train_settings(config), epochs=10**6)

@@ -90,8 +90,8 @@ def fit_population(
     """Trains all members at once; each ends as `loop.fit` would end it alone, to float32 rounding.
 
     Every member has its own weights, optimiser, split, shuffles, best weights and patience. One that diverges is left
-    behind and does not touch the others. The members are dealt to the local devices in equal shares, and a device computes its
-    share as one program with a leading axis; nothing is exchanged between devices.
+    behind and does not touch the others. The members are dealt to the local devices in equal shares, and a device
+    computes its share as one program with a leading axis; nothing is exchanged between devices.
 
     Args:
       model: The network; its dropout is each member's own.
@@ -111,7 +111,8 @@ def fit_population(
       What became of each member, in order, where times are shares of the population's; None if training was stopped.
 
     Raises:
-      ValueError: As `loop.fit`; or if there is no member, only some have L2 or validate, or there is no such way of sharing.
+      ValueError: As `loop.fit`; or if there is no member, only some have L2 or validate, or there is no such way of
+        sharing.
     """
     _check(members, parallel)
     for member in members:
@@ -350,7 +351,7 @@ class _Shuffles:
 
 
 class _PackedPlans:
-    """Which crystals are predicted together, of every member, on the devices: n_row rows of i32[n_member, room, n_place].
+    """Which crystals are predicted together, of every member, on the devices: n_row of i32[n_member, room, n_place].
 
     All have room for the longest, so that one compilation serves them.
     """
