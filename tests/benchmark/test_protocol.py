@@ -261,8 +261,11 @@ def test_networks_that_train_together_make_the_record_of_those_that_train_alone(
         assert mine["crystals"] == other["crystals"]
         for one, alone in zip(mine["ensemble"], other["ensemble"], strict=True):
             assert one["best_epoch"] == alone["best_epoch"] and one["epochs"] == alone["epochs"]
-            # Float32 rounding, which training amplifies; other shuffles would differ in the first digits.
-            assert one["scores"]["mae"] == pytest.approx(alone["scores"]["mae"], rel=1e-3)
+            # Float32 rounding, which training amplifies: to 0.0009 on jax 0.9 and 0.0017 on 0.12.
+            assert one["scores"]["mae"] == pytest.approx(alone["scores"]["mae"], rel=5e-3)
+        # Other weights and shuffles are farther apart than that.
+        first, second = (alone["scores"]["mae"] for alone in other["ensemble"])
+        assert first != pytest.approx(second, rel=2e-2)
     for name in ("fold_0", "fold_2_seed_1"):
         assert (tmp_path / name / "split.json").read_bytes() == (pair / name / "split.json").read_bytes()
         # The weights that each left are those that were judged.

@@ -23,7 +23,7 @@ def test_killed_builds_and_downloads_end_as_undisturbed_ones():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["training", "training with report", "sweep", "screening"])
+@pytest.mark.parametrize("kind", ["training", "training with report", "sweep", "benchmark", "screening"])
 def test_killed_work_ends_as_undisturbed_work(kind):
     campaign(f"--kind={kind}", "--count=30", "--seed=3")
 

@@ -20,10 +20,12 @@ from ml_collections import ConfigDict
 from cgcnn_jax import config as configs
 from cgcnn_jax import evaluation, together
 from cgcnn_jax import run as runs
+from cgcnn_jax.benchmark import folds
+from cgcnn_jax.benchmark.protocol import run_task
 from cgcnn_jax.data import sets, store
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.featurize import Featurizer
-from cgcnn_jax.data.sources import read_demo
+from cgcnn_jax.data.sources import matbench, read_demo
 from cgcnn_jax.files import write_bytes
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.run import Watcher, run
@@ -248,6 +250,62 @@ class Sweep:
         }
 
 
+_SYMBOLS = ("H", "He", "Li", "Be", "B", "C")
+
+
+class Benchmark:
+    """A benchmark of three folds with two networks each, of which four train together and then two."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._compiled, self._crystals = scratch / "compiled", scratch / "toy.jsonl"
+        self._task = matbench.Task("matbench_toy", "y", "Z", "", 30, num_folds=3)
+        lines = []
+        for n, (a, b) in enumerate(itertools.permutations(range(1, 7), 2)):
+            record: dict[str, Any] = {"id": f"{a}-{b}", "lattice": ((3 + 0.02 * (a + b)) * np.eye(3)).tolist()}
+            record |= {"frac_coords": [[0, 0, 0], [0.5, 0.5, 0.5]]}
+            record |= {"species": [_SYMBOLS[a - 1], _SYMBOLS[b - 1]], "properties": {"Z": a + b}}
+            lines.append(json.dumps(record | {"meta": {"matbench": {"toy": [record["id"], n % 3]}}}))
+        self._crystals.write_text("\n".join(lines) + "\n")
+
+    def start(self, folder: Path, watcher: Watcher | None = None) -> bool:
+        settle(self._compiled)
+        _mark_runs()
+        _remember_initial_variables(self._compiled.parent)
+        marking(folds, "fold_record", "recording a fold")
+        marking(folds.Folds, "_close", "closing a population")
+        matbench.TASKS[self._task.name] = self._task
+        config, place = small_config(), folder / "task"
+        with config.unlocked():
+            config.split.val_ratio, config.train.save_seconds = 0.2, 0.0
+        watcher = watcher or _Marking()
+        return (
+            run_task(config, self._task, self._crystals, place, networks=2, population=4, watcher=watcher) is not None
+        )
+
+    def result(self, folder: Path) -> dict[str, Any]:
+        settle(self._compiled)
+        runs = {}
+        for place in sorted((folder / "task").glob("fold_?*/")):
+            one = Workdir(place)
+            runs[place.name] = [
+                [{key: value for key, value in record.items() if key != "seconds"} for record in one.records()],
+                one.read_json("fold.json")["scores"],
+                (place / "predictions.csv").read_text(),
+                _bytes(Predictor.restore(place).weights),
+                {path.name for path in place.iterdir()},
+            ]
+        record = Workdir(folder / "task").read_json("record.json")
+        return {
+            "scores": [
+                record["scores"],
+                record["scores_of_one"],
+                [fold["ensemble"][0]["scores"] for fold in record["folds"]],
+            ],
+            "runs": runs,
+            "files": {path.name for path in (folder / "task").iterdir()},
+        }
+
+
 def _bound_memory(size: int) -> None:
     """What a worker begins with: at most so many bytes of address space, if any."""
     if size:
@@ -345,7 +403,7 @@ class Download:
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(place.iterdir())}
 
 
-KINDS = ("training", "training with report", "graphs", "sweep", "screening", "download")
+KINDS = ("training", "training with report", "graphs", "sweep", "benchmark", "screening", "download")
 
 
 @contextmanager
@@ -361,6 +419,8 @@ def made(kind: str, scratch: Path) -> Iterator[Work]:
             yield Graphs(scratch)
         case "sweep":
             yield Sweep(scratch)
+        case "benchmark":
+            yield Benchmark(scratch)
         case "screening":
             yield Screening(scratch)
         case _:
