@@ -108,16 +108,14 @@ def train_together(
         for run, setup in zip(runs, setups, strict=True)
     ]
     settings = configs.build_train_settings(config)
-    of_split = {_digest(setup): (run, setup) for run, setup in zip(reversed(runs), reversed(setups), strict=True)}
-    for run, setup in list(reversed(of_split.values()))[1:]:
-        for line in facts(run.config, crystals, setup.split, setup.twins):
-            watcher.message(line)
+    digests = [_digest(setup) for setup in setups]
+    for number, (run, setup) in enumerate(zip(runs, setups, strict=True)):
+        if number and digests[number] not in digests[:number]:
+            for line in facts(run.config, crystals, setup.split, setup.twins):
+                watcher.message(line)
     shown = _Shown(watcher, [None if run.is_judged else run.place for run in runs])
     # Of the splits of all, digests: each has the id of every crystal once more.
-    about = {
-        **{key: setups[0].about[key] for key in ("data_digest", "split")},
-        "splits": [_digest(setup) for setup in setups],
-    }
+    about = {**{key: setups[0].about[key] for key in ("data_digest", "split")}, "splits": digests}
     with Checkpoints(checkpoints) as kept:
         _check_before(kept.about(), about)
         first = kept.latest_step() // max(settings.steps_per_epoch(len(setup.split["train"])) for setup in setups)

@@ -33,10 +33,7 @@ TASKS = flags.DEFINE_string("tasks", "all", "Tasks of the suite, separated by co
 DATA = flags.DEFINE_string("data", None, "Folder of data sets of JSON lines; the fetched sets if not given.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the benchmark.", required=True)
 NETWORKS = flags.DEFINE_integer(
-    "networks",
-    1,
-    "Per fold, alike but for train.seed; the mean of their predictions is judged.",
-    lower_bound=1,
+    "networks", 1, "Per fold, alike but for train.seed; the mean of their predictions is judged.", lower_bound=1
 )
 POPULATION = flags.DEFINE_integer(
     "population", 1, "Networks that train together, as one compiled program, at most: for GPUs.", lower_bound=1

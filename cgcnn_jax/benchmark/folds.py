@@ -175,7 +175,8 @@ class Folds:
         shutil.rmtree(self._together(group).path, ignore_errors=True)
 
     def _has_begun(self, group: Sequence[Run]) -> bool:
-        return _names(group) in [_names(begun) for begun in self._begun()]
+        """Whether runs of one of `_groups` are among those that `_begun` gives."""
+        return has_whole(self._together(group).checkpoints)
 
     def _together(self, group: Sequence[Run]) -> Workdir:
         return Workdir(self._folder / "together" / group[0].name)

@@ -293,8 +293,9 @@ def fit_population(
             save()
 
     save()
-    # Compiled here if nothing was validated, so that the time of the next is that of inference alone.
-    predict(state.best, held_out)
+    if not clock.seconds["validating"]:
+        # Compiled here, so that the time of the next is that of inference alone.
+        predict(state.best, held_out)
     began = time.perf_counter()
     values = predict(state.best, everything)
     inferred = values.shape[0] * values.shape[1] / (time.perf_counter() - began)

@@ -3,7 +3,6 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,10 @@ from cgcnn_jax.files import lock_if_free
 from cgcnn_jax.run import Watcher, run
 from cgcnn_jax.train.loop import Diverged
 from configs import base
+from tests.benchmark.toys import HEAVY, TOY, write
 from tests.compiling import the_way_of_populations
 
 pytestmark = pytest.mark.usefixtures("quicker_compiling")
-
-TOY = Task("matbench_toy", "y", "Z", "", 40, num_folds=3)
-HEAVY = Task("matbench_heavy", "y", "is_heavy", "", 30, "classification", num_folds=1, n_test=6)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -49,23 +46,6 @@ def config() -> ConfigDict:
     config.train.epochs, config.train.batch_size = 3, 8
     config.model.features, config.model.num_convs = 4, 1
     return config
-
-
-def write(path: Path, poisoned_fold: int = -1) -> Path:
-    """30 CsCl-type crystals labelled with the sum of their atomic numbers, in turn in one of three folds."""
-    lines = []
-    for n, (a, b) in enumerate(permutations(range(1, 7), 2)):
-        fold = n % 3
-        lattice = ((3 + 0.02 * (a + b)) * np.eye(3)).tolist()
-        record: dict[str, Any] = {"id": f"{a}-{b}", "lattice": lattice, "frac_coords": [[0, 0, 0], [0.5, 0.5, 0.5]]}
-        record["species"] = [["H", "He", "Li", "Be", "B", "C"][z - 1] for z in (a, b)]
-        label = (a + b) if fold != poisoned_fold else 1e4 * (-1) ** n
-        record["properties"] = {"Z": label, "is_heavy": int(a + b > 7)}
-        published = ("train", "train", "val", "train", "test")[n % 5]
-        record["meta"] = {"matbench": {"toy": [f"{a}-{b}", fold], "heavy": [f"{a}-{b}", published]}}
-        lines.append(json.dumps(record))
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 @pytest.fixture(scope="module")

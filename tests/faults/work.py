@@ -36,6 +36,7 @@ from cgcnn_jax.sweep.runner import SweepWatcher, run_sweep
 from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.workdir import Workdir
 from experiments import cli, download, install
+from tests.benchmark.toys import TOY, write
 from tests.experiments.server import Server, serve
 from tests.faults.processes import ask, mark, marking
 from tests.screen.models import save_model
@@ -250,22 +251,11 @@ class Sweep:
         }
 
 
-_SYMBOLS = ("H", "He", "Li", "Be", "B", "C")
-
-
 class Benchmark:
     """A benchmark of three folds with two networks each, of which four train together and then two."""
 
     def __init__(self, scratch: Path) -> None:
-        self._compiled, self._crystals = scratch / "compiled", scratch / "toy.jsonl"
-        self._task = matbench.Task("matbench_toy", "y", "Z", "", 30, num_folds=3)
-        lines = []
-        for n, (a, b) in enumerate(itertools.permutations(range(1, 7), 2)):
-            record: dict[str, Any] = {"id": f"{a}-{b}", "lattice": ((3 + 0.02 * (a + b)) * np.eye(3)).tolist()}
-            record |= {"frac_coords": [[0, 0, 0], [0.5, 0.5, 0.5]]}
-            record |= {"species": [_SYMBOLS[a - 1], _SYMBOLS[b - 1]], "properties": {"Z": a + b}}
-            lines.append(json.dumps(record | {"meta": {"matbench": {"toy": [record["id"], n % 3]}}}))
-        self._crystals.write_text("\n".join(lines) + "\n")
+        self._compiled, self._crystals = scratch / "compiled", write(scratch / "toy.jsonl")
 
     def start(self, folder: Path, watcher: Watcher | None = None) -> bool:
         settle(self._compiled)
@@ -273,14 +263,12 @@ class Benchmark:
         _remember_initial_variables(self._compiled.parent)
         marking(folds, "fold_record", "recording a fold")
         marking(folds.Folds, "_close", "closing a population")
-        matbench.TASKS[self._task.name] = self._task
+        matbench.TASKS[TOY.name] = TOY
         config, place = small_config(), folder / "task"
         with config.unlocked():
             config.split.val_ratio, config.train.save_seconds = 0.2, 0.0
         watcher = watcher or _Marking()
-        return (
-            run_task(config, self._task, self._crystals, place, networks=2, population=4, watcher=watcher) is not None
-        )
+        return run_task(config, TOY, self._crystals, place, networks=2, population=4, watcher=watcher) is not None
 
     def result(self, folder: Path) -> dict[str, Any]:
         settle(self._compiled)
