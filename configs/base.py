@@ -103,10 +103,10 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.model.init_scale = placeholder(float)  # standard deviation of initial weights; None is torch's rule
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "adam"  # adam, sgd or adamw
+    config.optimizer.name = "adam"  # adam, sgd, adamw or muon
     config.optimizer.learning_rate = 5e-3  # the peak, where a schedule moves it
     config.optimizer.momentum = 0.9  # of sgd
-    config.optimizer.l2 = 0.0  # coupled to the gradient as in torch; decoupled in adamw
+    config.optimizer.l2 = 0.0  # coupled to the gradient as in torch; decoupled in adamw and muon
     config.optimizer.clip_norm = 0.0  # largest gradient norm; 0 is off
     config.optimizer.schedule = "cosine"  # constant, milestones, cosine (to 0), one_cycle
     config.optimizer.milestones = ()  # epochs at which the learning rate is multiplied by factor

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import optax
 from jax import Array
+from optax.contrib import muon
 
-OPTIMIZERS = ("adam", "sgd", "adamw")
+OPTIMIZERS = ("adam", "sgd", "adamw", "muon")
 SCHEDULES = ("constant", "milestones", "cosine", "one_cycle")
 
 
@@ -14,12 +15,14 @@ class OptimizerSettings:
     """How parameters move.
 
     Attributes:
-      name: adam, sgd, or adamw (decoupled decay).
+      name: adam, sgd, adamw (decoupled decay), or muon: the momentum of every matrix with its singular values made
+        alike (0.7 to 1.2, by five steps of Newton and Schulz), times sqrt(columns / rows) where those are more; whatever
+        is no matrix by Nesterov's Adam. Source: Jordan et al., Muon (2024), as optax has it.
       learning_rate: Step size; the peak of cosine and one_cycle.
       momentum: Of sgd.
       l2: Factor of the parameters added to their gradient before the optimiser sees it, biases and normalisations
-        included, which is torch's weight_decay; in adamw the decoupled decay, by l2 times the learning rate in a step.
-        That spares no parameter either, as torch's default. An array in populations alone, whose members differ in it.
+        included, which is torch's weight_decay; in adamw and muon the decoupled decay, by l2 times the learning rate in a
+        step. That spares no parameter either, as torch's default. An array in populations alone, whose members differ in it.
       clip_norm: Largest global norm of the gradient; 0 leaves it alone.
       schedule: constant; milestones (times `factor` at each of `milestones`); cosine (to 0); one_cycle.
       milestones: Epochs.
@@ -68,8 +71,8 @@ def build_optimizer(settings: OptimizerSettings, schedule: optax.Schedule) -> op
       ValueError: If the optimiser is unknown.
     """
     clip = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm else []
-    # Added to the gradient, not to the update: Adam rescales it, as in torch. adamw is something else.
-    decays = not _is_zero(settings.l2) and settings.name != "adamw"
+    # Added to the gradient, not to the update: Adam rescales it, as in torch. Decoupled decay is something else.
+    decays = not _is_zero(settings.l2) and settings.name in ("adam", "sgd")
     decay = [optax.add_decayed_weights(settings.l2)] if decays else []
     if settings.name == "adam":
         return optax.chain(*clip, *decay, optax.adam(schedule))
@@ -77,6 +80,8 @@ def build_optimizer(settings: OptimizerSettings, schedule: optax.Schedule) -> op
         return optax.chain(*clip, *decay, optax.sgd(schedule, momentum=settings.momentum or None))
     if settings.name == "adamw":
         return optax.chain(*clip, optax.adamw(schedule, weight_decay=settings.l2))
+    if settings.name == "muon":
+        return optax.chain(*clip, muon(schedule, weight_decay=settings.l2, adam_weight_decay=settings.l2))
     raise ValueError(f"unknown optimizer.name {settings.name!r}; choose one of {list(OPTIMIZERS)}")
 
 

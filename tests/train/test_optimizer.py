@@ -59,6 +59,43 @@ def test_adamw_decays_biases_and_normalisations_too():  # as torch without param
     jax.tree.map(lambda u, w: np.testing.assert_allclose(u, -0.005 * w, rtol=1e-6), updates, params)
 
 
+def numpy_muon(gradients: np.ndarray, start: np.ndarray, l2: float) -> np.ndarray:
+    """Nesterov momentum of 0.95, each singular value s / |G| sent five times through 3.4445 s - 4.775 s^3 + 2.0315 s^5."""
+    w, m = start.copy(), 0.0
+    rows, columns = start.shape
+    for t, g in enumerate(gradients, start=1):
+        m = 0.95 * m + 0.05 * g
+        ahead = 0.95 * m / (1 - 0.95 ** (t + 1)) + 0.05 * g / (1 - 0.95**t)
+        left, s, right = np.linalg.svd(ahead / np.linalg.norm(ahead), full_matrices=False)
+        for _ in range(5):
+            s = 3.4445 * s - 4.775 * s**3 + 2.0315 * s**5
+        assert (s > 0.6).all() and (s < 1.25).all()  # what the polynomial is for
+        w = w - 0.01 * (max(1, columns / rows) ** 0.5 * (left * s) @ right + l2 * w)
+    return w
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4), (5, 5)])
+def test_muon_levels_the_singular_values_of_a_matrix(shape):
+    random = np.random.default_rng(0)
+    start, gradients = random.normal(size=shape), random.normal(size=(3, *shape))
+    settings = OptimizerSettings(name="muon", l2=0.5)
+    optimizer = build_optimizer(settings, optax.constant_schedule(0.01))
+    kernel = jnp.array(start, jnp.float32)
+    state = optimizer.init(kernel)
+    for gradient in gradients:
+        updates, state = optimizer.update(jnp.array(gradient, jnp.float32), state, kernel)
+        kernel = optax.apply_updates(kernel, updates)
+    np.testing.assert_allclose(kernel, numpy_muon(gradients, start, 0.5), rtol=1e-4, atol=1e-5)
+
+
+def test_muon_leaves_biases_to_adam():
+    # Nesterov's Adam by hand, after one gradient g: the mean 0.1 g, looked ahead to 0.9 * 0.1 g / (1 - 0.9^2), and
+    # 0.1 g / (1 - 0.9), over |g|: 0.09 / 0.19 + 1 of the rate, and 0.5 of the rate times the weight.
+    path = follow(GRADIENTS[:1], name="muon", learning_rate=0.01, l2=0.5)
+    expected = START - 0.01 * ((0.09 / 0.19 + 1) * np.sign(GRADIENTS[0]) + 0.5 * START)
+    np.testing.assert_allclose(path[0], expected, rtol=1e-6)
+
+
 def test_l2_enters_the_gradient():  # g = 0: Adam turns the L2 term alone into a full step, whatever its size
     path = follow(np.zeros((1, 2)), name="adam", learning_rate=0.01, l2=1e-4)
     np.testing.assert_allclose(path[0] - START, [-0.01, 0.01], rtol=1e-3)
@@ -143,5 +180,7 @@ def test_one_cycle_starts_at_a_25th_peaks_at_30_percent_and_ends_near_zero():
 def test_unknown_names_list_the_choices():
     with pytest.raises(ValueError, match=r"unknown optimizer.schedule 'cosin'; choose one of \['constant', "):
         rates([0], epochs=1, steps_per_epoch=1, schedule="cosin")
-    with pytest.raises(ValueError, match=r"unknown optimizer.name 'lion'; choose one of \['adam', 'sgd', 'adamw'\]"):
+    with pytest.raises(
+        ValueError, match=r"unknown optimizer.name 'lion'; choose one of \['adam', 'sgd', 'adamw', 'muon'\]"
+    ):
         build_optimizer(OptimizerSettings(name="lion"), optax.constant_schedule(1.0))

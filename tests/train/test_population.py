@@ -78,6 +78,23 @@ def trained(make_problem):
     return problem, ends, records
 
 
+def test_members_of_muon_end_as_their_own_runs(make_problem):  # whose matrices are not updated number by number
+    problem = make_problem(settings={"epochs": 2}, optimizer={"name": "muon", "learning_rate": 0.01})
+    own = ((0, 0.01, 1e-3, 0.0), (1, 0.003, 1e-2, 0.0))
+    ends = fit_members(problem, own=own)
+    for number, (seed, learning_rate, l2, _) in enumerate(own):
+        alone = replace(
+            problem.changed(
+                settings={"seed": seed},
+                optimizer={"learning_rate": learning_rate, "l2": l2},
+                split=own_split(problem, number),
+                scaler=own_scaler(problem, number),
+            ),
+            seed=seed,
+        )
+        np.testing.assert_allclose(ends[number].values, alone.run().values, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_member_ends_as_its_own_run(trained, number):
     problem, ends, records = trained
