@@ -21,8 +21,9 @@ class OptimizerSettings:
       learning_rate: Step size; the peak of cosine and one_cycle.
       momentum: Of sgd.
       l2: Factor of the parameters added to their gradient before the optimiser sees it, biases and normalisations
-        included, which is torch's weight_decay; in adamw and muon the decoupled decay, by l2 times the learning rate in a
-        step. That spares no parameter either, as torch's default. An array in populations alone, whose members differ in it.
+        included, which is torch's weight_decay; in adamw the decoupled decay, by l2 times the learning rate in a step.
+        That spares no parameter either, as torch's default. In muon that decoupled decay is of matrices alone, as in
+        optax. An array in populations alone, whose members differ in it.
       clip_norm: Largest global norm of the gradient; 0 leaves it alone.
       schedule: constant; milestones (times `factor` at each of `milestones`); cosine (to 0); one_cycle.
       milestones: Epochs.
@@ -81,7 +82,7 @@ def build_optimizer(settings: OptimizerSettings, schedule: optax.Schedule) -> op
     if settings.name == "adamw":
         return optax.chain(*clip, optax.adamw(schedule, weight_decay=settings.l2))
     if settings.name == "muon":
-        return optax.chain(*clip, muon(schedule, weight_decay=settings.l2, adam_weight_decay=settings.l2))
+        return optax.chain(*clip, muon(schedule, weight_decay=settings.l2))
     raise ValueError(f"unknown optimizer.name {settings.name!r}; choose one of {list(OPTIMIZERS)}")
 
 

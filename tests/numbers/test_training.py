@@ -84,10 +84,10 @@ def plain_path(name: str, schedule: str, start: np.ndarray, gradients: np.ndarra
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
             decay = rate * 0.03 * w if name == "adamw" else 0.0
             w = w - rate * (m / (1 - 0.9 ** (t + 1))) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8) - decay
-        elif name == "muon":  # of a vector: Nesterov's Adam
+        elif name == "muon":  # of a vector: Nesterov's Adam, without decay
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
             ahead = 0.9 * m / (1 - 0.9 ** (t + 2)) + 0.1 * g / (1 - 0.9 ** (t + 1))
-            w = w - rate * (ahead / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8) + 0.03 * w)
+            w = w - rate * ahead / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
         else:
             raise AssertionError(f"no float64 reference for the optimiser {name!r}: write it into plain_path")
     return w
