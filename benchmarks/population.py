@@ -1,7 +1,7 @@
 """What it costs to train many networks as one program, against one network alone.
 
 python -m benchmarks.population [--data=FOLDER | --data=demo] [--crystals=2000] [--networks=1,8,40] [--rounds=3]
-  [--preset=best] [--features=64] [--batch_size=32]
+  [--preset=best] [--optimizer=adam] [--features=64] [--batch_size=32]
 
 Prints a Markdown table: milliseconds of a step in which every network takes a batch of its own, and how many times the
 crystals that one alone learns from in a second all learn from together. All are timed in one run, in turn; the median of
@@ -74,11 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--networks", default="1,8,40")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--preset", default="best")
+    parser.add_argument("--optimizer", default="", help="instead of the preset's")
     parser.add_argument("--features", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=32)
     chosen = parser.parse_args(arguments)
     config = configs.named(f"formation_energy:{chosen.preset}")
     config.model.features, config.train.batch_size = chosen.features, chosen.batch_size
+    config.optimizer.name = chosen.optimizer or config.optimizer.name
     crystals = workload.sample(chosen.data, chosen.crystals)
     graphs = store.build(crystals, reading.build_featurizer(config, reading.build_atom_table(config))).graphs
     counts = [int(number) for number in chosen.networks.split(",")]
