@@ -56,7 +56,7 @@ def reduce(species: np.ndarray, edges: Edges, *, tolerance: float) -> Quotient:
     shell = _shells(edges.distances, tolerance)
     starts = np.searchsorted(edges.receivers, np.arange(n_atom))
     color = np.unique(species, return_inverse=True)[1]
-    n_color = color.max() + 1
+    n_color = int(color.max()) + 1
     n_round = 0
     while True:
         # News travels one bond a round, along a chain of n atoms for n/2 rounds; the full graph predicts the same.

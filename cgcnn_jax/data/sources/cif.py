@@ -177,7 +177,7 @@ def _lattice(tags: _Tags) -> np.ndarray:
         ]
     )
     # pymatgen refuses cells less than 0.01 Å thick; a column of the inverse is as long as the planes' distance is short.
-    _require(np.linalg.norm(np.linalg.inv(lattice), axis=0).max() < 50, "a thin cell")
+    _require(bool(np.linalg.norm(np.linalg.inv(lattice), axis=0).max() < 50), "a thin cell")
     return lattice
 
 
