@@ -79,15 +79,14 @@ def plain_path(name: str, schedule: str, start: np.ndarray, gradients: np.ndarra
         if name == "sgd":
             m = 0.9 * m + (g + 0.03 * w)
             w = w - rate * m
-        elif name in ("adam", "adamw"):
+        elif name in ("adam", "adamw", "muon"):  # muon leaves a vector to Nesterov's Adam, without decay
             g = g + 0.03 * w if name == "adam" else g
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+            mean = m / (1 - 0.9 ** (t + 1))
+            if name == "muon":
+                mean = 0.9 * m / (1 - 0.9 ** (t + 2)) + 0.1 * g / (1 - 0.9 ** (t + 1))
             decay = rate * 0.03 * w if name == "adamw" else 0.0
-            w = w - rate * (m / (1 - 0.9 ** (t + 1))) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8) - decay
-        elif name == "muon":  # of a vector: Nesterov's Adam, without decay
-            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-            ahead = 0.9 * m / (1 - 0.9 ** (t + 2)) + 0.1 * g / (1 - 0.9 ** (t + 1))
-            w = w - rate * ahead / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
+            w = w - rate * mean / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8) - decay
         else:
             raise AssertionError(f"no float64 reference for the optimiser {name!r}: write it into plain_path")
     return w

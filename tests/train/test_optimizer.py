@@ -12,11 +12,11 @@ GRADIENTS = np.array([[0.3, -2.0], [0.1, 0.5], [-1.0, 0.02]])
 START = np.array([2.0, -1.0])
 
 
-def follow(gradients=GRADIENTS, **settings) -> np.ndarray:
+def follow(gradients=GRADIENTS, start=START, **settings) -> np.ndarray:
     """Parameters after each gradient."""
     chosen = OptimizerSettings(**settings)
     optimizer = build_optimizer(chosen, learning_rate_schedule(chosen, 1, len(gradients)))
-    params = {"w": jnp.array(START, jnp.float32)}
+    params = {"w": jnp.array(start, jnp.float32)}
     state = optimizer.init(params)
     path = []
     for gradient in gradients:
@@ -78,14 +78,8 @@ def numpy_muon(gradients: np.ndarray, start: np.ndarray, l2: float) -> np.ndarra
 def test_muon_levels_the_singular_values_of_a_matrix(shape):
     random = np.random.default_rng(0)
     start, gradients = random.normal(size=shape), random.normal(size=(3, *shape))
-    settings = OptimizerSettings(name="muon", l2=0.5)
-    optimizer = build_optimizer(settings, optax.constant_schedule(0.01))
-    kernel = jnp.array(start, jnp.float32)
-    state = optimizer.init(kernel)
-    for gradient in gradients:
-        updates, state = optimizer.update(jnp.array(gradient, jnp.float32), state, kernel)
-        kernel = optax.apply_updates(kernel, updates)
-    np.testing.assert_allclose(kernel, numpy_muon(gradients, start, 0.5), rtol=1e-4, atol=1e-5)
+    path = follow(gradients, start, name="muon", learning_rate=0.01, l2=0.5)
+    np.testing.assert_allclose(path[-1], numpy_muon(gradients, start, 0.5), rtol=1e-4, atol=1e-5)
 
 
 def test_muon_leaves_biases_to_adam():

@@ -70,6 +70,19 @@ def fit_members(problem, *, own=OWN, parallel="shard", folder=None, **callbacks)
         return go(checkpoints)
 
 
+def run_alone(problem, number, own=OWN, **callbacks):
+    """What a member would end as without the others."""
+    seed, learning_rate, l2, dropout = own[number]
+    alone = problem.changed(
+        model={"dropout": dropout},
+        settings={"seed": seed},
+        optimizer={"learning_rate": learning_rate, "l2": l2},
+        split=own_split(problem, number),
+        scaler=own_scaler(problem, number),
+    )
+    return replace(alone, seed=seed).run(**callbacks)
+
+
 @pytest.fixture(scope="module")
 def trained(make_problem):
     problem = make_problem(**COMMON)
@@ -82,35 +95,16 @@ def test_members_of_muon_end_as_their_own_runs(make_problem):  # whose matrices 
     problem = make_problem(settings={"epochs": 2}, optimizer={"name": "muon", "learning_rate": 0.01})
     own = ((0, 0.01, 1e-3, 0.0), (1, 0.003, 1e-2, 0.0))
     ends = fit_members(problem, own=own)
-    for number, (seed, learning_rate, l2, _) in enumerate(own):
-        alone = replace(
-            problem.changed(
-                settings={"seed": seed},
-                optimizer={"learning_rate": learning_rate, "l2": l2},
-                split=own_split(problem, number),
-                scaler=own_scaler(problem, number),
-            ),
-            seed=seed,
-        )
-        np.testing.assert_allclose(ends[number].values, alone.run().values, rtol=1e-3, atol=1e-3)
+    for number, end in enumerate(ends):
+        expected = run_alone(problem, number, own).values
+        np.testing.assert_allclose(end.values, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_member_ends_as_its_own_run(trained, number):
     problem, ends, records = trained
-    seed, learning_rate, l2, dropout = OWN[number]
-    alone = replace(
-        problem.changed(
-            model={"dropout": dropout},
-            settings={"seed": seed},
-            optimizer={"learning_rate": learning_rate, "l2": l2},
-            split=own_split(problem, number),
-            scaler=own_scaler(problem, number),
-        ),
-        seed=seed,
-    )
     expected_records = []
-    expected = alone.run(on_epoch=expected_records.append)
+    expected = run_alone(problem, number, on_epoch=expected_records.append)
     end = ends[number]
     # Float32 rounding, which training amplifies: a shuffle or a draw of another kind would differ in the first digits.
     np.testing.assert_allclose(end.values, expected.values, rtol=1e-3, atol=1e-3)
