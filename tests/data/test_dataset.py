@@ -234,7 +234,7 @@ class Counted:
 def test_a_crystal_on_its_way_into_a_stored_set_takes_a_few_numbers(tmp_path, rock_salt):
     graph = Featurizer()(rock_salt)
     peaks = []
-    for number in (300, 1500):
+    for number in (1500, 7500):
         crystals = Counted(rock_salt, number)
         tracemalloc.start()
         found = load(crystals, lambda crystal: graph, ["gap"], cache=tmp_path)
@@ -242,6 +242,7 @@ def test_a_crystal_on_its_way_into_a_stored_set_takes_a_few_numbers(tmp_path, ro
         tracemalloc.stop()
         assert found.targets[:, 0].tolist() == [n / 7 for n in range(number)]
         assert found.source_split[:6] == ("0", "1", "2", "3", "4", "0")
-    # 290 bytes: the id twice, its place in a dictionary, a label, a mark, and the parts of the index. With a list and a
-    # float object for each label, and a dictionary of marks, it would be 550.
-    assert (peaks[1] - peaks[0]) / 1200 < 400
+    # 250 bytes: the id twice, its place in a dictionary, a label, a mark, and the parts of the index. With a list and a
+    # float object for each label, and a dictionary of marks, it would be 500. Where the collector of garbage happens to run
+    # moves each peak by some 150 kB, so it takes this many crystals to tell them apart.
+    assert (peaks[1] - peaks[0]) / 6000 < 400
