@@ -1,13 +1,14 @@
 """JARVIS files, and the splits of its leaderboard."""
 
 import json
+import re
 import zipfile
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from cgcnn_jax.data import elements
+from cgcnn_jax.data import elements, sets
 from cgcnn_jax.data.crystal import Crystal, Rejected
 from cgcnn_jax.data.sources import read_jarvis, read_jsonl
 from cgcnn_jax.data.sources.jarvis import read_benchmark, read_task_lines, task_of
@@ -94,6 +95,40 @@ def test_json_lines_carry_a_split_for_each_property(shared_data):
     own = {one.id: one.split for one in read_jarvis(path, targets=("gap_mbj_eV",))}
     # Its first record: test for the formation energy, train for the mBJ gap.
     assert own["JVASP-5"] == "train"
+
+
+def test_several_properties_are_learned_together_where_their_splits_agree(tmp_path):
+    def line(id, split, **other):
+        properties = {"f": 1.0, "g": 2.0, "h": 3.0}
+        cell = {"lattice": np.eye(3).tolist(), "species": ["Na"], "frac_coords": [[0, 0, 0]]}
+        return {"id": id, "split": split, "properties": properties, "meta": {"split_other": other}, **cell}
+
+    path = tmp_path / "a.jsonl"
+    # split is f's own; only what differs from it stands in split_other.
+    lines = [line("one", "test", g="train"), line("two", "train", g="train"), line("three", None, g="val")]
+    path.write_text("\n".join(map(json.dumps, lines)))
+
+    def splits(*targets):
+        return [one if isinstance(one, Rejected) else one.split for one in read_jarvis(path, targets=targets)]
+
+    assert splits("f") == ["test", "train", None]
+    assert splits("g") == ["train", "train", "val"]
+    assert splits("f", "h") == ["test", "train", None]
+    for targets in (("f", "g"), ("g", "f")):
+        # A test crystal of f, which would train.
+        rejected, *others = splits(*targets)
+        assert rejected.reason.endswith(f"{targets[0]}, {targets[1]} have different splits")
+        # In the benchmark of g alone.
+        assert others == ["train", "val"]
+
+
+def test_every_task_of_the_leaderboard_finds_its_property_among_the_lines(shared_data):
+    text = (shared_data / "jarvis_dft3d" / "README.md").read_text()
+    listed = set(re.findall(r"^\| (\w+) \| \d+ \| [-.\d]+ \|", text, re.MULTILINE))
+    tasks = {name for name in sets.SETS if name.startswith("dft_3d_")}
+    # Settings of the calculations, which the lines do not have.
+    tasks -= {"dft_3d_encut", "dft_3d_kpoint_length_unit"}
+    assert {task_of(name).target for name in tasks} == listed
 
 
 @pytest.mark.slow
