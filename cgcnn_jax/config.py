@@ -399,9 +399,9 @@ def from_dict(values: Mapping[str, Any]) -> ConfigDict:
     return config
 
 
-# Fields that change no result: data that moved or changed are noticed by their content.
+# Fields that change no result: data that moved or changed, or of which more were left out, are noticed by their content.
 WITHOUT_EFFECT = (
-    *("data.path", "data.cache", "data.workers", "data.wanted"),
+    *("data.path", "data.cache", "data.workers", "data.wanted", "data.on_error"),
     *("train.save_seconds", "train.feed", "train.devices", "train.parallel"),
 )
 # Fields that came later, with the value that does what was done before.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 import configs
 from experiments import cli
@@ -68,7 +68,7 @@ def main() -> None:
 
     command = shlex.join(["python", "-m", "experiments.benchmark", *sys.argv[1:]])
     watcher = Terminal()
-    chosen = [CONFIG.value if CONFIG.value is not None else configs.named(config_name(task)) for task, _ in paths]
+    chosen = [_config_of(config_name(task)) for task, _ in paths]
     # What one of the tasks does not admit is told before hours are spent on those before it.
     for config, (task, path) in zip(chosen, paths, strict=True):
         try:
@@ -95,6 +95,15 @@ def main() -> None:
             continue
         say(f"\n{_headline(record)}\n")
         _write_table(folder, published)
+
+
+def _config_of(name: str) -> ConfigDict:
+    """The configuration of the command line, or the named one with what the command line changes."""
+    if CONFIG.value is not None:
+        return CONFIG.value
+    config = configs.named(name)
+    cli.override(config, sys.argv[1:])
+    return config
 
 
 def _paths(tasks: "list[Task]", data: Path | None) -> "list[tuple[Task, str]]":
@@ -132,4 +141,6 @@ def _write_table(folder: Path, published: Path | None, contributions: Path | Non
 
 
 if __name__ == "__main__":
-    cli.run(main, goes_on=True)
+    # Without --config, --config.FIELD changes the configuration of each task, which flags do not know.
+    is_given = any(argument.lstrip("-").split("=")[0] == "config" for argument in sys.argv[1:])
+    cli.run(main, goes_on=True, allow=None if is_given else "--config.")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from experiments import allocator, compilation
@@ -20,6 +20,8 @@ from experiments import allocator, compilation
 _SECONDS_FOR_SCHEDULER = 15  # in which a scheduler that restarts is back
 # How a lack of memory is told by threads of Python and by XLA, the accelerator's included.
 _WANTS_MEMORY = ("can't start new thread", "RESOURCE_EXHAUSTED")
+# config_flags raises whatever reading a configuration runs into.
+_OF_CONFIGS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError)
 STOPPED = 75  # exit status of a run that was stopped and can go on; EX_TEMPFAIL of sysexits.h
 
 ALLOCATOR = flags.DEFINE_enum("allocator", "tuned", ["tuned", "default"], "Memory settings (Linux CPU); default: none.")
@@ -50,8 +52,7 @@ def run(
         signal.signal(signal.SIGUSR1, _interrupt)
     try:
         rest = flags.FLAGS([argument for argument in sys.argv if not (allow and argument.startswith(allow))])
-    # config_flags raises whatever reading a configuration runs into.
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
+    except _OF_CONFIGS as error:
         _fail(f"{_one_line(error)}\n(--help lists the flags; configs/base.py every field)", 2)
     if len(rest) > 1 and not positional:
         _fail(f"unexpected argument {rest[1]!r}; flags are written --name=value", 2)
@@ -238,28 +239,36 @@ def config_file() -> tuple[Path | None, str]:
     return None, ""
 
 
-def override_data(config: ConfigDict, arguments: Sequence[str]) -> None:
-    """Applies --config.data.FIELD=VALUE arguments to a restored configuration.
+def override(config: ConfigDict, arguments: Sequence[str], group: str = "") -> None:
+    """Applies --config.FIELD=VALUE arguments to a configuration that no --config names.
+
+    Args:
+      config: Changed in place.
+      arguments: Of the command line.
+      group: Only of this group of fields, such as data.
 
     Raises:
       ValueError: For an unknown field or a value of the wrong type.
     """
-    prefix = "--config.data."
-    given = [argument.removeprefix(prefix) for argument in arguments if argument.startswith(prefix)]
-    for argument in given:
-        field, _, text = argument.partition("=")
-        if field not in config.data:
-            raise ValueError(f"unknown field --config.data.{field}; there are {', '.join(config.data)}")
-        old = config.data[field]
-        if isinstance(old, bool):
-            if text.lower() not in ("", "true", "false"):
-                raise ValueError(f"--config.data.{field} must be true or false, got {text!r}")
-            config.data[field] = text.lower() != "false"
-        else:
-            try:
-                config.data[field] = type(old)(text)
-            except ValueError as error:
-                raise ValueError(f"--config.data.{field} must be of type {type(old).__name__}, got {text!r}") from error
+    given = ["", *(argument for argument in arguments if argument.startswith(f"--config.{group and f'{group}.'}"))]
+    for argument in given[1:]:
+        field = argument.removeprefix("--config.").partition("=")[0]
+        if field not in _fields(config):
+            raise ValueError(f"unknown field --config.{field}; configs/base.py has every field")
+    own = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=own, lock_config=False, sys_argv=given)
+        own(given)
+    except _OF_CONFIGS as error:
+        raise ValueError(_one_line(error)) from error
+
+
+def _fields(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+    """Names as the command line has them: data.target."""
+    for name in config:
+        yield f"{prefix}{name}"
+        if isinstance(config[name], ConfigDict):
+            yield from _fields(config[name], f"{prefix}{name}.")
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -44,7 +44,7 @@ def main() -> None:
     networks = ensemble.predictors if ensemble else (Predictor.restore(WORKDIR.value[0]),)
     scaler = networks[0].scaler
     config = configs.from_dict(networks[0].about["config"])
-    cli.override_data(config, sys.argv[1:])
+    cli.override(config, sys.argv[1:], "data")
     configs.validate(config)
     crystals = data.load(config, np.asarray(networks[0].weights.constants["atom_table"]))
     name = (OUTPUT.value or SPLIT.value).replace("/", "_")

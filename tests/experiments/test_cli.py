@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+import configs
 from experiments import cli
 from experiments.watch import Terminal
 from tests.experiments.runs import ROOT
@@ -45,6 +46,23 @@ def test_a_signal_before_training_ends_in_the_status_that_says_whether_to_go_on(
     assert done.returncode == status
     assert ("the same command goes on" in done.stderr) == goes_on
     assert "Traceback" not in done.stderr
+
+
+def test_arguments_change_a_configuration_that_none_of_them_names() -> None:
+    config = configs.named("metal_classification")
+    cli.override(config, ["--workdir=x", "--config.data.on_error=skip", "--config.split.ratios=(0.5,0.2,0.3)"])
+    assert (config.data.on_error, config.split.ratios) == ("skip", (0.5, 0.2, 0.3))
+    assert config.model.dropout == 0.5  # the file's own
+    # A run's own network stays when its data are read elsewhere.
+    cli.override(config, ["--config.data.log10=true", "--config.train.epochs=9"], "data")
+    assert (config.data.log10, config.train.epochs) == (True, 200)
+    for wrong, message in (
+        ("--config.data.nope=1", "unknown field --config.data.nope; configs/base.py has every field"),
+        ("--config.train.epochs=x", "flag --config.train.epochs=x: invalid literal for int()"),
+        ("--config.data.log10=maybe", "flag --config.data.log10=maybe: .*Non-boolean argument"),
+    ):
+        with pytest.raises(ValueError, match=message.replace("()", r"\(\)")):
+            cli.override(config, [wrong])
 
 
 def greedy() -> None:

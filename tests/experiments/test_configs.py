@@ -172,7 +172,7 @@ def test_a_configuration_from_before_a_field_was_added_does_what_it_did() -> Non
 
 def test_fields_without_effect_may_differ_and_exist() -> None:
     plain = configs.to_dict(load("formation_energy"))
-    moved = {**plain, "data": {**plain["data"], "path": "/elsewhere", "workers": 7}}
+    moved = {**plain, "data": {**plain["data"], "path": "/elsewhere", "workers": 7, "on_error": "skip"}}
     assert configs.differences(plain, moved) == []
     for name in configs.WITHOUT_EFFECT:
         group, field = name.split(".")
