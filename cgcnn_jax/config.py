@@ -122,6 +122,11 @@ def _validate(config: ConfigDict) -> None:
     task = source.task(config.data.task)
     if task and task.kind and task.kind != config.model.task:
         raise ValueError(f"config.model.task must be {task.kind} for {task.name}; got {config.model.task}")
+    if task and not set(task.names) & set(target_names(config)):
+        raise ValueError(
+            f"config.data.target must name what {task.name} judges, {' or '.join(dict.fromkeys(task.names))}; got "
+            f"{config.data.target!r}. --config.data.target= takes the task's own"
+        )
     if config.data.source == "demo" and config.data.wanted:
         raise ValueError(
             f"this experiment has no embedded data. It wants {config.data.wanted}; "

@@ -236,6 +236,10 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
         config(data__path="", data__source="matbench"),
         "config.data.task must name the Matbench task, as in --config.data.task=matbench_log_kvrh",
     ),
+    "a property that the task does not judge": (
+        config(data__source="jarvis", data__task="dft_3d_optb88vdw_bandgap", data__target="energy"),
+        "config.data.target must name what dft_3d_optb88vdw_bandgap judges, gap_optb88vdw_eV or optb88vdw_bandgap; got 'energy'. --config.data.target= takes the task's own",
+    ),
     "no path": (config(data__path=""), "config.data.path must say where the jsonl crystals lie"),
     "a convolution that is not there": (
         config(model__conv="transformer"),

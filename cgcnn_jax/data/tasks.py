@@ -38,6 +38,11 @@ class Task:
         """The score that ranks: mae, or rocauc in classification."""
         return "rocauc" if self.kind == "classification" else "mae"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Under which its crystals have the property."""
+        return self.target, self.column
+
     def test_size(self, fold: int) -> int | None:
         """Crystals that the benchmark has in a test fold; None if that is not known."""
         if self.num_folds == 1:

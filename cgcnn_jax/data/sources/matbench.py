@@ -42,6 +42,10 @@ class Task(tasks.Task):
         """Name in ids and in JSON lines."""
         return self.name.removeprefix("matbench_")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.target, *(self.power[:1] if self.power else ())
+
     def id_of(self, position: int) -> str:
         """Matbench's id of the entry at a position of the official file, such as mb-log-kvrh-00001 for the first."""
         return f"mb-{self.short.replace('_', '-')}-{position + 1:0{len(str(self.size))}d}"
