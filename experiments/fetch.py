@@ -76,7 +76,13 @@ def _usage(name: str, folder: Path) -> list[str]:
         flags_of_it.append(f"--config.data.task={shlex.quote(str(given))}")
     if not is_default or crystals != found:
         flags_of_it.append(f"--config.data.path={shlex.quote(str(sets.place(crystals, folder)))}")
-    return [*lines, " ".join(flags_of_it)]
+    lines.append(" ".join(flags_of_it))
+    if source.task(task) is None and not sets.missing(name, folder):
+        # No task says what is learned.
+        first = next(iter(sources.read(chosen.source, sources.Request(str(sets.place(name, folder)), task=task))), None)
+        known = sorted(getattr(first, "targets", ()))
+        lines[-1] += f" --config.data.target=PROPERTY   ({', '.join(known) or 'the first crystal has none'})"
+    return lines
 
 
 def _materials_project() -> None:

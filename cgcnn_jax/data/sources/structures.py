@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 def read_structures(
     structures: "Iterable[Structure]",
-    ids: Sequence[str] | None = None,
+    ids: Sequence[str | int] | None = None,
     targets: Sequence[Mapping[str, float]] | None = None,
 ) -> Iterator[Crystal | Rejected]:
     """Crystals of structures, named by `ids` or numbered, with labels where given."""
     for number, structure in enumerate(structures):
-        id = ids[number] if ids is not None else str(number)
+        id = str(ids[number] if ids is not None else number)
         try:
             yield Crystal.from_structure(id, structure, targets[number] if targets is not None else None)
         except CrystalError as error:

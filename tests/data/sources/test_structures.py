@@ -23,3 +23,6 @@ def test_a_disordered_one_is_rejected_in_its_place():
     assert isinstance(second, Rejected) and second.id == "1"
     assert second.reason.startswith("1: site 0 (Cs:0.5) is partially occupied")
     assert (first.id, third.id) == ("0", "2")
+    # Numbers are ids, too, as of a table's column.
+    first, second = read_structures([HALF, GOOD], [7, 8])
+    assert (first.id, second.id) == ("7", "8") and isinstance(first, Rejected)
