@@ -33,6 +33,8 @@ _PROPERTIES = {
     "dft_3d_ehull": "e_above_hull",
 }
 
+_ALIKE = 1e-3  # share of the crystals by which two subsets may differ and still be compared
+
 
 @dataclass(frozen=True)
 class Row:
@@ -152,15 +154,23 @@ def _section(task: Task, record: Mapping[str, Any], others: Sequence[Row]) -> li
     is_classes = task.kind == "classification"
     # What others reach on a part of the crystals says something beside ours on that part alone.
     n_judged = sum(fold["crystals"]["test"] for fold in record["folds"])
-    n_subset = n_judged if record["crystals"]["missing"] and any(row.n_subset == n_judged for row in rows) else None
+    subsets = [row.n_subset for row in rows if row.n_subset is not None and row.on_subset is not None]
+    n_subset = min(subsets, key=lambda n: abs(n - n_judged), default=None) if record["crystals"]["missing"] else None
+    # A few that had to be left out change nothing that could be told from the spread.
+    if n_subset is not None and abs(n_subset - n_judged) > _ALIKE * n_judged:
+        n_subset = None
+    of = "" if n_subset == n_judged else f", ours on {n_judged}"
     columns = {
         "model": [f"**{row.model}**" if row.is_ours else row.model for row in rows],
         f"{'mean ' * (task.num_folds > 1)}{'ROC-AUC' if is_classes else 'MAE'}": [_number(row.mean) for row in rows],
         "std": [_number(row.std) for row in rows],
         f"{'mean ' * (task.num_folds > 1)}RMSE": [_number(row.rmse) for row in rows],
         "max error": [_number(row.max_error) for row in rows],
-        f"on {n_subset} crystals": [
-            _number(row.mean if row.is_ours else row.on_subset) if n_subset else "" for row in rows
+        f"on {n_subset} crystals{of}": [
+            _number(row.mean if row.is_ours else row.on_subset if row.n_subset == n_subset else None)
+            if n_subset
+            else ""
+            for row in rows
         ],
         "source": [row.source for row in rows],
     }

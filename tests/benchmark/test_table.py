@@ -87,6 +87,12 @@ def test_ours_stands_in_its_place_and_says_what_is_missing(tmp_path: Path, leade
     ]
     assert "| max error | on 4434 crystals | source |" in text
     assert "4434 of 4764 crystals" in text
+    # Two that were left out change nothing, and are told.
+    write(tmp_path / "d", record("matbench", "matbench_dielectric", scores, 4432))
+    text_of_fewer = markdown(tmp_path / "d", leaderboards)
+    assert "| max error | on 4434 crystals, ours on 4432 | source |" in text_of_fewer and rows(text_of_fewer) == rows(
+        text
+    )
     # What the published predictions reach on those crystals is nothing to compare with on others.
     write(tmp_path / "c", record("matbench", "matbench_dielectric", scores, 4400))
     assert "on 4434 crystals" not in markdown(tmp_path / "c", leaderboards)
