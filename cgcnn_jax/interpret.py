@@ -239,19 +239,16 @@ def annotated(predictor: Predictor, explanation: Explanation) -> "Structure":
     return structure
 
 
-def write_structures(
-    predictor: Predictor, explanations: Iterable[Explanation], folder: Path, used: set[str] | None = None
-) -> None:
+def write_structures(predictor: Predictor, explanations: Iterable[Explanation], folder: Path) -> None:
     """Writes ID.cif and ID.json of each to a folder; where several have one name, the later ones are numbered.
 
     Args:
       predictor: A site model.
       explanations: What it says of the structures.
       folder: Made if it is not there.
-      used: Names of earlier calls, see `new_name`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    used = set() if used is None else used
+    used: set[str] = set()
     for one in explanations:
         name = new_name(one.id, used)
         structure = annotated(predictor, one)

@@ -1,7 +1,6 @@
 """Interpretation: a folder of tables about structures, made a portion at a time.
 
-parts/KEY/         of each portion that is done: its tables, and drawn.npz, what the pictures need
-parts/structures/  files of the structures
+parts/KEY/         of each portion that is done: its tables, its structures, and drawn.npz, what the pictures need
 NAME.csv           the tables of all portions, and structures/, once all are done; there are no parts then
 
 A portion's folder appears whole or not at all, and its key is a digest of all that its tables depend on. So a call that was
@@ -58,7 +57,7 @@ class Interpretation:
           ValueError: If another process is at it, or the folder is a file.
         """
         self.check()
-        self._structures.parent.mkdir(parents=True, exist_ok=True)
+        (self.path / "parts").mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self._trash, ignore_errors=True)
         with locked(self.path / "parts" / ".lock", f"another process is writing {self.path}; choose another --output"):
             yield
@@ -86,20 +85,14 @@ class Interpretation:
           on_progress: Called with the number of structures done since the last call, those of earlier calls included.
         """
         settings = [predictor.digest(), repr(known and (known.quantile, known.ids, k))]
-        used: set[str] = set()
         self._parts = []
         for shard in cut(items, portion):
             # The place too: equal portions may stand in the input twice.
             key = _digest([*settings, str(shard.number), shard.digest()])
             part = self.path / "parts" / key
-            if part.exists():
-                for id in _explained_ids(part):
-                    interpret.new_name(id, used)
-            else:
+            if not part.exists():
                 entries = [item.parse() if isinstance(item, CrystalLine) else item for item in shard.items]
-                self._write(
-                    part, predictor, list(interpret.explain(predictor, entries, executor=executor)), known, k, used
-                )
+                self._write(part, predictor, list(interpret.explain(predictor, entries, executor=executor)), known, k)
             self._parts.append(part)
             if on_progress:
                 on_progress(len(shard.items))
@@ -126,15 +119,13 @@ class Interpretation:
         """
         for name in TABLES:
             self._join(name)
-        whole = self.path / "structures"
-        if self._structures.exists():
-            shutil.rmtree(whole, ignore_errors=True)
-            self._structures.rename(whole)
-        # Else a call that was stopped below has put them in place, or there are none.
-        elif not any((part / "sites.csv").exists() for part in self._parts):
-            shutil.rmtree(whole, ignore_errors=True)
+        gathered, whole = self.path / "parts" / "structures", self.path / "structures"
+        self._gather(gathered)
+        shutil.rmtree(whole, ignore_errors=True)
+        if gathered.exists():
+            gathered.rename(whole)
         # All at once: a call that is stopped here must not leave some of the parts.
-        self._structures.parent.rename(self._trash)
+        gathered.parent.rename(self._trash)
         shutil.rmtree(self._trash)
 
     def _write(
@@ -144,17 +135,16 @@ class Interpretation:
         explained: _Explained,
         known: Applicability | None,
         k: int,
-        used: set[str],
     ) -> None:
+        folder = Path(tempfile.mkdtemp(dir=part.parent, prefix=".part-"))
         tables = {"embeddings": embedding_table(predictor, explained)}
         if predictor.model.pool == "site":
             tables["sites"] = interpret.site_table(predictor, explained)
-            interpret.write_structures(predictor, _done(explained), self._structures, used)
+            interpret.write_structures(predictor, _done(explained), folder / "structures")
         if predictor.model.conv != "sum":
             tables["bonds"] = interpret.bond_table(explained)
         if known:
             tables["neighbours"] = neighbour_table(known, explained, k)
-        folder = Path(tempfile.mkdtemp(dir=part.parent, prefix=".part-"))
         for name, table in tables.items():
             table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", float_format="%.8g")
         np.savez(folder / "drawn.npz", **_drawn(predictor, explained, tables))  # type: ignore[arg-type]
@@ -178,9 +168,19 @@ class Interpretation:
                 joined.write(first)
         whole.replace(self.path / f"{name}.csv")
 
-    @property
-    def _structures(self) -> Path:
-        return self.path / "parts" / "structures"
+    def _gather(self, folder: Path) -> None:
+        """The structures of all portions in one folder, where those of one name are numbered."""
+        shutil.rmtree(folder, ignore_errors=True)
+        used: set[str] = set()
+        for part in self._parts:
+            if not (part / "structures").exists():
+                continue
+            folder.mkdir(exist_ok=True)
+            of_part: set[str] = set()
+            for id in _explained_ids(part):
+                here, there = interpret.new_name(id, of_part), interpret.new_name(id, used)
+                for ending in (".cif", ".json"):
+                    shutil.copyfile(part / "structures" / f"{here}{ending}", folder / f"{there}{ending}")
 
     @property
     def _trash(self) -> Path:

@@ -127,6 +127,22 @@ def test_parts_of_another_input_or_model_are_no_use(items, known, tmp_path: Path
     assert set(files(tmp_path)) == {"embeddings.csv"}
 
 
+def test_of_a_call_that_was_stopped_nothing_is_left_in_that_on_other_input(
+    items, known, tmp_path: Path, monkeypatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(interpret, "explain", explaining([], 1))
+        with pytest.raises(Stopped):
+            interpret_all(tmp_path / "out", items, known)
+    assert list((tmp_path / "out").rglob("null.cif"))
+    for name in ("out", "new"):
+        interpret_all(tmp_path / name, items[3:], known)
+    assert files(tmp_path / "out") == files(tmp_path / "new")
+    assert {name for name in files(tmp_path / "out") if name.endswith(".cif")} == {
+        f"structures/{name}.cif" for name in ("a", "b_c", "A_2")
+    }
+
+
 def test_two_at_one_folder_are_refused(tmp_path: Path) -> None:
     with (
         Interpretation(tmp_path).open(),
