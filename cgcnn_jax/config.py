@@ -198,10 +198,13 @@ def units(config: ConfigDict) -> tuple[str, ...]:
 
 
 def learned(config: ConfigDict) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names and units of what the network learns: the targets, or their logarithms (data.log10)."""
+    """Names and units of what the network learns: the targets, or their logarithms (data.log10).
+
+    The unit of a logarithm says that it is one, log10(GPa), or log10 where the unit of the number is not known.
+    """
     names, of = target_names(config), units(config)
     if config.data.log10:
-        return tuple(f"log10({name})" for name in names), tuple(f"log10({unit})" if unit else "" for unit in of)
+        return tuple(f"log10({name})" for name in names), tuple(f"log10({unit})" if unit else "log10" for unit in of)
     return names, of
 
 

@@ -1,6 +1,7 @@
 """Loading the crystals of a configuration, with a progress bar, and what a run was trained on."""
 
 import contextlib
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -30,6 +31,17 @@ def load(config: ConfigDict, atom_table: np.ndarray, entries: Iterable[Entry | R
         return run.load_dataset(config, atom_table, entries, executor=executor, on_progress=advance)
 
 
+def tell_if_other(predictor: Predictor, crystals: Dataset) -> None:
+    """Says so if the data are not those that the run was trained on, whose crystals are then known by their ids alone."""
+    digest = predictor.about.get("data_digest")
+    if digest and digest != crystals.digest(np.asarray(predictor.weights.constants["atom_table"])):
+        print(
+            "these are not the data that the run was trained on: crystals, labels or structures differ. Those of its split "
+            "are found by their ids",
+            file=sys.stderr,
+        )
+
+
 def applicability(predictor: Predictor, workdir: str | Path, arguments: Sequence[str] = ()) -> Applicability:
     """What the run in `workdir` was trained on: read from there, or made of its training crystals and kept there.
 
@@ -52,5 +64,6 @@ def applicability(predictor: Predictor, workdir: str | Path, arguments: Sequence
     configs.validate(config)
     crystals = load(config, np.asarray(predictor.weights.constants["atom_table"]))
     found = Applicability.of_run(predictor, crystals)
+    tell_if_other(predictor, crystals)
     found.save(workdir)
     return found

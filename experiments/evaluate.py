@@ -21,6 +21,7 @@ from experiments import cli
 if TYPE_CHECKING:
     from cgcnn_jax.data.dataset import Dataset
     from cgcnn_jax.predict import Predictor
+    from cgcnn_jax.scaling import TargetScaler
 
 WORKDIR = flags.DEFINE_multi_string(
     "workdir", None, "Folder of a training run; several are an ensemble.", required=True
@@ -45,7 +46,9 @@ def main() -> None:
     scaler = networks[0].scaler
     config = configs.from_dict(networks[0].about["config"])
     cli.override(config, sys.argv[1:], "data")
+    cli.with_own_unit(config)
     configs.validate(config)
+    _check_target(scaler, *configs.learned(config))
     crystals = data.load(config, np.asarray(networks[0].weights.constants["atom_table"]))
     name = (OUTPUT.value or SPLIT.value).replace("/", "_")
     if SPLIT.value == "all":
@@ -55,6 +58,7 @@ def main() -> None:
             print(f"{seen} of the {len(crystals)} crystals have ids that the run was trained on or chosen by")
     else:
         index = _members(crystals, _split(networks, SPLIT.value), SPLIT.value)
+        data.tell_if_other(networks[0], crystals)
     graphs, targets = crystals.store.take(index), crystals.targets[index]
     ids = [crystals.ids[i] for i in index]
     columns: dict[str, Sequence[Any]] = dict(evaluation.crystal_columns(crystals, index))
@@ -90,6 +94,21 @@ def main() -> None:
     for line in evaluation.headline(scaler, measured, bounds):
         print(f"{name} ({len(index)} crystals) {line}")
     print(f"results   {folder.path}/summary.json, predictions.csv")
+
+
+def _check_target(scaler: "TargetScaler", names: Sequence[str], units: Sequence[str]) -> None:
+    """Raises ValueError if the labels are not what the network predicts, as far as numbers and units tell."""
+    if len(names) != len(scaler.names):
+        raise ValueError(
+            f"the network predicts {len(scaler.names)} properties ({', '.join(scaler.names)}), so config.data.target must "
+            f"name as many; got {', '.join(names)}"
+        )
+    for name, unit, own, wanted in zip(names, units, scaler.names, scaler.units, strict=True):
+        if unit and wanted and unit != wanted:
+            raise ValueError(
+                f"the network predicts {own} in {wanted}, and the labels are {name} in {unit}; judge it by labels in its "
+                "unit (config.data.target, config.data.unit, and config.data.log10 for labels that are logarithms already)"
+            )
 
 
 def _split(networks: "Sequence[Predictor]", name: str) -> list[str]:

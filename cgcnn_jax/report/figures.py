@@ -30,6 +30,8 @@ DENSE = 2000
 
 _METRICS = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "auc": "ROC AUC", "roc_auc": "ROC AUC", "f1": "F1"}
 _STEPS = (1, 2, 5, 10)
+# The unit of a logarithm: log10(GPa), or log10 where that of the number is not known.
+_LOGARITHM = re.compile(r"^log10(?:\((.*)\))?$")
 
 
 # Columns of the known data sets whose own names do not say what they hold.
@@ -55,7 +57,7 @@ def axis_label(name: str, unit: str) -> str:
       unit: Unit, empty if there is none.
     """
     logarithm = re.fullmatch(r"log10[_(](.*?)\)?", name)
-    bare_unit = re.sub(r"^log10\((.*)\)$", r"\1", unit)
+    bare_unit = _LOGARITHM.sub(r"\1", unit)
     quantity = logarithm[1] if logarithm else name
     spelt = bare_unit.replace("/", "_per_").translate(str.maketrans("Å²³ ", "A23_", "^"))
     quantity = quantity.removesuffix(f"_{spelt}").replace("_", " ")
@@ -348,7 +350,7 @@ def metric_label(metric: str, unit: str) -> str:
 
 def plain_unit(unit: str) -> str:
     """The unit of a difference of logarithms, log10(GPa), without brackets in brackets."""
-    return re.sub(r"^log10\((.*)\)$", r"log₁₀ \1", unit)
+    return _LOGARITHM.sub(r"log₁₀ \1", unit).rstrip()
 
 
 def log_if_wide(axes: Axes, values: np.ndarray, subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +80,26 @@ def test_evaluate_repeats_the_test_error_and_judges_other_data(run: Run, trained
     run("evaluate", f"--workdir={trained}")
     found = json.loads((trained / "evaluation_test" / "summary.json").read_text())["metrics"]["test"]["mae"]
     assert found == pytest.approx(expected, rel=1e-5)
-    done = run("evaluate", f"--workdir={trained}", "--split=all", f"--config.data.path={cif_folder}")
+    on_all = (f"--workdir={trained}", "--split=all", f"--config.data.path={cif_folder}")
+    done = run("evaluate", *on_all)
     assert "all (60 crystals)" in done.stdout
     assert "48 of the 60 crystals have ids that the run was trained on or chosen by" in done.stdout
+    for flag, labels in (("--config.data.unit=nm³/atom", "in nm³/atom"), ("--config.data.log10", "in log10(Å³/atom)")):
+        wrong = run("evaluate", *on_all, flag, status=1).stderr
+        assert "the network predicts " in wrong and labels in wrong
+
+
+def test_evaluate_tells_that_the_crystals_of_the_split_are_others(
+    run: Run, trained: Path, cif_folder: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(cif_folder, tmp_path / "other")
+    labels = (other / "id_prop.csv").read_text().splitlines()
+    id, value = labels[0].split(",")
+    (other / "id_prop.csv").write_text("\n".join([f"{id},{float(value) + 1}", *labels[1:]]) + "\n")
+    told = "these are not the data that the run was trained on"
+    output = "--output=others"
+    assert told not in run("evaluate", f"--workdir={trained}", output).stderr
+    assert told in run("evaluate", f"--workdir={trained}", output, f"--config.data.path={other}").stderr
 
 
 def test_several_runs_are_judged_together(

@@ -58,6 +58,7 @@ def texts(figure: Figure) -> list[str]:
         ("log10_bulk_modulus_GPa", "GPa", "log₁₀(bulk modulus / GPa)"),
         ("bulk_modulus_GPa", "log10(GPa)", "log₁₀(bulk modulus / GPa)"),
         ("log10(density_ratio)", "", "log₁₀(density ratio)"),
+        ("log10(density_ratio)", "log10", "log₁₀(density ratio)"),
         ("poisson_ratio", "", "Poisson ratio"),
         ("band_gap_meV", "eV", "band gap meV (eV)"),  # a unit is not a part of another one
     ],
