@@ -253,7 +253,8 @@ def fit(
         }
         if len(val):
             record |= val_record(targets[val], predict(state.predicting, val_plan)[val], scaler)
-            record["is_best"] = bool(record["val_error"] < float(state.best_error))
+            # As float32 both: rounded up, the best would be above an error that only equals it.
+            record["is_best"] = bool(np.float32(record["val_error"]) < np.float32(float(state.best_error)))
         # With nothing to choose by, the latest weights are the best.
         if record.get("is_best", True):
             state = state.replace(

@@ -277,7 +277,7 @@ def fit_population(
             }
             if values is not None:
                 record |= val_record(targets[val], values[number][val], member.scaler)
-                record["is_best"] = bool(record["val_error"] < float(best_error[number]))
+                record["is_best"] = bool(np.float32(record["val_error"]) < best_error[number])
             is_best[number] = record.get("is_best", True)
             error[number] = record.get("val_error", np.inf)
             records[number] = record

@@ -101,6 +101,8 @@ def train_step(
         # Short at first, or the average of a short run would be mostly its initial weights.
         decay = jnp.minimum(average_decay, (1.0 + state.step) / (10.0 + state.step))
         average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, weights)
+        # Which rounding would move: the element table must stay what it is.
+        average = average.replace(constants=weights.constants)
     return state.replace(
         step=state.step + 1,
         weights=weights,

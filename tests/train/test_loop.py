@@ -159,6 +159,23 @@ def test_the_average_of_weights_predicts(make_problem):
     assert max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (state.average, state.weights)), strict=True))
 
 
+def test_the_average_leaves_the_element_table_as_it_is(make_problem):
+    problem = make_problem(settings={"epochs": 4, "average_decay": 0.9})
+    table = np.random.default_rng(0).uniform(size=problem.table.shape).astype(np.float32)
+    state = problem.changed(table=table).run().state
+    # Bit for bit, as fine-tuning compares it.
+    np.testing.assert_array_equal(state.best.constants["atom_table"], table)
+
+
+def test_an_error_that_equals_the_best_is_no_better(make_problem, monkeypatch):
+    problem = make_problem(settings={"epochs": 20, "patience": 3})
+    # 0.1 is rounded up to float32.
+    monkeypatch.setattr(loop, "val_record", lambda *arguments: {"val_error": 0.1})
+    records = []
+    problem.run(on_epoch=records.append)
+    assert [record["is_best"] for record in records] == [True, False, False, False]
+
+
 def without_validation(problem):
     """The same problem whose validation crystals are in no split."""
     return problem.changed(split={**problem.split, "val": np.array([], dtype=int)})
