@@ -181,34 +181,35 @@ def run(
         f"in {workdir.path}"
     )
 
-    with workdir.lock(), Checkpoints(workdir.checkpoints) as checkpoints:
-        # Not kept while it trains: it holds the id of every crystal once more.
-        before = checkpoints.about()
-        check_data(before, about)
-        has_begun = before is not None
-        if before is not None:
-            workdir.check_stored(before["config"], plain)  # config.json may be gone
-        del before
-        # With the last checkpoint lost, the one before would predict otherwise than the summary says.
-        if has_begun and workdir.is_finished and checkpoints.latest_step() >= workdir.last_step():
-            _was_finished(True)
-            return RunResult(workdir, True, True, workdir.summary())
-        first = checkpoints.latest_step() // settings.steps_per_epoch(len(split["train"]))
-        # From here on the folder is this run's: a start that failed before may be corrected.
-        claim(workdir, config, setup, first, watcher)
-        if first:
-            watcher.message(f"going on after {first} of {settings.epochs} epochs")
-        _was_finished(False)
-        fitted = train(
-            first,
-            checkpoints=checkpoints,
-            about=about,
-            on_step=watcher.step,
-            on_epoch=_both(workdir.append_record, watcher.epoch),
-        )
-    if fitted.values is None:
-        return RunResult(workdir, False)
-    return judge(workdir, setup, fitted, seconds, watcher, command, began, reports=report)
+    with workdir.lock():
+        with Checkpoints(workdir.checkpoints) as checkpoints:
+            # Not kept while it trains: it holds the id of every crystal once more.
+            before = checkpoints.about()
+            check_data(before, about)
+            has_begun = before is not None
+            if before is not None:
+                workdir.check_stored(before["config"], plain)  # config.json may be gone
+            del before
+            # With the last checkpoint lost, the one before would predict otherwise than the summary says.
+            if has_begun and workdir.is_finished and checkpoints.latest_step() >= workdir.last_step():
+                _was_finished(True)
+                return RunResult(workdir, True, True, workdir.summary())
+            first = checkpoints.latest_step() // settings.steps_per_epoch(len(split["train"]))
+            # From here on the folder is this run's: a start that failed before may be corrected.
+            claim(workdir, config, setup, first, watcher)
+            if first:
+                watcher.message(f"going on after {first} of {settings.epochs} epochs")
+            _was_finished(False)
+            fitted = train(
+                first,
+                checkpoints=checkpoints,
+                about=about,
+                on_step=watcher.step,
+                on_epoch=_both(workdir.append_record, watcher.epoch),
+            )
+        if fitted.values is None:
+            return RunResult(workdir, False)
+        return judge(workdir, setup, fitted, seconds, watcher, command, began, reports=report)
 
 
 def _was_finished(answer: bool = False) -> bool:
@@ -267,19 +268,25 @@ def prepare(
     if has_weights or not config.init_from:
         variables = init_variables(model, config.train.seed, atom_table)
     else:
-        variables = _variables_of_init_from(config, model, atom_table, scaler, watcher)
+        variables = _variables_of_init_from(config, model, atom_table, scaler, ids, watcher)
     about = describe(config, scaler, atom_table.shape, ids, digest or crystals.digest(atom_table))
     return Setup(crystals, split, scaler, model, variables, about)
 
 
-def claim(workdir: Workdir, config: ConfigDict, setup: Setup, first: int, watcher: Watcher) -> None:
-    """Makes the folder a run's own, and writes what is known before it trains from epoch `first` on."""
+def claim(
+    workdir: Workdir, config: ConfigDict, setup: Setup, first: int, watcher: Watcher, *, may_have_ended: bool = False
+) -> None:
+    """Makes the folder a run's own, and writes what is known before it trains from epoch `first` on.
+
+    One that `may_have_ended` before, among others that train on, has records up to its end.
+    """
     workdir.claim(configs.to_dict(config))
     workdir.write_json("split.json", setup.about["split"])
     if config.data.on_error == "skip":
         workdir.write_rejected(setup.crystals.rejected)
     workdir.write_csv("duplicates.csv", *evaluation.twin_table(setup.crystals, setup.twins, setup.scaler.names))
-    if workdir.keep_records(first) < first:
+    kept = workdir.keep_records(first)
+    if kept != list(range(len(kept) if may_have_ended else first)):
         watcher.message(
             f"{workdir.path}/metrics.jsonl is damaged: it lacks epochs, which curves and times then lack too"
         )
@@ -403,7 +410,12 @@ def _counts(crystals: Dataset, split: Split) -> dict[str, int]:
 
 
 def _variables_of_init_from(
-    config: ConfigDict, model: CGCNN, atom_table: np.ndarray, scaler: TargetScaler, watcher: Watcher
+    config: ConfigDict,
+    model: CGCNN,
+    atom_table: np.ndarray,
+    scaler: TargetScaler,
+    ids: Mapping[str, Sequence[str]],
+    watcher: Watcher,
 ) -> Variables:
     start = Predictor.restore(config.init_from)
     other = configs.differences({"graph": start.about["config"]["graph"]}, {"graph": configs.to_dict(config)["graph"]})
@@ -412,6 +424,15 @@ def _variables_of_init_from(
         watcher.message(
             "the weights of init_from were trained on other graphs, so their first predictions may be far off:\n"
             + "\n".join(f"  {field}" for field in other)
+        )
+    trained, chosen = (set((start.about["split"] or {}).get(part, ())) for part in ("train", "val"))
+    # What chose the old weights may choose the new ones, but is no test of them.
+    seen = {"test": len((trained | chosen).intersection(ids["test"])), "val": len(trained.intersection(ids["val"]))}
+    if any(seen.values()):
+        counts = " and ".join(f"{n} of {len(ids[name])} {name}" for name, n in seen.items() if n)
+        watcher.message(
+            f"{counts} crystals have ids that the model of init_from was trained on or chosen by: the error on them is of "
+            "memory. Keep its split (config.split), or judge by crystals that it has not seen"
         )
     return variables
 

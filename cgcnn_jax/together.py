@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from cgcnn_jax import config as configs
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.run import RunResult, Setup, Watcher, check_data, claim, facts, judge, prepare
-from cgcnn_jax.train.checkpoint import Checkpoints
+from cgcnn_jax.train.checkpoint import Checkpoints, has_whole
 from cgcnn_jax.train.feed import fits_device
 from cgcnn_jax.train.loop import Diverged, Fit
 from cgcnn_jax.train.population import Member, fit_population
@@ -55,17 +55,27 @@ class Trained:
         if isinstance(self.end, Diverged):
             raise self.end
         place = self.run.place
-        with place.lock(), Checkpoints(place.checkpoints) as checkpoints:
-            checkpoints.save(self.end.state, self.setup.about)
-        began = time.monotonic() - self._seconds
-        return judge(place, self.setup, self.end, {}, self._watcher, self._command, began, draws=False)
+        with place.lock():
+            with Checkpoints(place.checkpoints) as checkpoints:
+                checkpoints.save(self.end.state, self.setup.about)
+            began = time.monotonic() - self._seconds
+            return judge(place, self.setup, self.end, {}, self._watcher, self._command, began, draws=False)
 
 
-def prepare_together(runs: Sequence[Run], crystals: Dataset) -> list[Setup]:
-    """What each run trains. Raises ValueError as `run.prepare`, before anything is written."""
+def prepare_together(
+    runs: Sequence[Run], crystals: Dataset, checkpoints: Path, watcher: Watcher | None = None
+) -> list[Setup]:
+    """What each run trains, from the start or from the population's checkpoints; what `run.prepare` tells is told once.
+
+    Raises:
+      ValueError: As `run.prepare`, before anything is written.
+    """
     atom_table = configs.build_atom_table(runs[0].config)
-    digest = crystals.digest(atom_table)
-    return [prepare(run.config, atom_table, crystals, None, Watcher(), digest=digest) for run in runs]
+    digest, has_weights = crystals.digest(atom_table), has_whole(checkpoints)
+    once = _Once(watcher or Watcher())
+    return [
+        prepare(run.config, atom_table, crystals, None, once, has_weights=has_weights, digest=digest) for run in runs
+    ]
 
 
 def train_together(
@@ -121,7 +131,7 @@ def train_together(
         first = kept.latest_step() // max(settings.steps_per_epoch(len(setup.split["train"])) for setup in setups)
         for run, setup in zip(runs, setups, strict=True):
             if not run.is_judged:
-                claim(run.place, run.config, setup, first, watcher)
+                claim(run.place, run.config, setup, first, watcher, may_have_ended=True)
         if first:
             watcher.message(f"going on after {first} of {settings.epochs} epochs")
         with watcher.training(first, settings.epochs, setups[0].scaler):
@@ -164,6 +174,19 @@ def _check_before(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> N
 def fits_together(config: ConfigDict, crystals: Dataset) -> bool:
     """Whether the crystals can lie on every device, as runs that train together need."""
     return config.train.feed == "device" or (config.train.feed == "auto" and fits_device(crystals.graphs))
+
+
+class _Once(Watcher):
+    """Passes each message on once."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        self._told: set[str] = set()
+
+    def message(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._watcher.message(text)
 
 
 class _Shown:

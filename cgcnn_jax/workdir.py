@@ -158,11 +158,11 @@ class Workdir:
         records = self.records()
         return records[-1]["step"] if records else 0
 
-    def keep_records(self, n_epoch: int) -> int:
-        """Drops the records of epochs that a resumed run takes again, and counts the others."""
+    def keep_records(self, n_epoch: int) -> list[int]:
+        """Drops the records of epochs that a resumed run takes again; the epochs of the others."""
         kept = [record for record in self.records() if record["epoch"] < n_epoch]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in kept))
-        return len(kept)
+        return [record["epoch"] for record in kept]
 
     def append_record(self, record: Mapping[str, Any]) -> None:
         with (self.path / "metrics.jsonl").open("a") as file:

@@ -133,6 +133,40 @@ def test_fine_tuning_goes_on_without_the_model_it_began_from(
         run(own, tmp_path / "another", data=crystals, split=split)
 
 
+def test_fine_tuning_tells_which_crystals_the_model_has_seen(
+    config: ConfigDict, crystals: Dataset, split: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    run(config, tmp_path / "old", data=crystals, split=split)
+    own = config.copy_and_resolve_references()
+    own.init_from = str(tmp_path / "old")
+    kept, moved = Told(), Told()
+    run(own, tmp_path / "kept", data=crystals, split=split, watcher=kept)
+    assert not any("init_from" in line for line in kept.messages)
+    # Of the new val four crystals were in train, one in val; of the new test one was in train, two in val, one in test.
+    other = {"train": np.arange(10, 22), "val": np.array([0, 1, 2, 3, 22]), "test": np.array([9, 23, 24, 29])}
+    run(own, tmp_path / "moved", data=crystals, split=other, watcher=moved)
+    assert any(
+        line.startswith("3 of 4 test and 4 of 5 val crystals have ids that the model") for line in moved.messages
+    )
+
+
+def test_another_start_is_refused_while_a_run_is_judged(
+    config: ConfigDict, crystals: Dataset, split: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = []
+
+    def measure_while_another_starts(*arguments: Any) -> Any:
+        with pytest.raises(ValueError, match="another process is training in") as error:
+            run(config, tmp_path, data=crystals, split=split)
+        refused.append(error)
+        return right(*arguments)
+
+    right = evaluation.measure
+    monkeypatch.setattr(evaluation, "measure", measure_while_another_starts)
+    assert run(config, tmp_path, data=crystals, split=split).is_finished
+    assert len(refused) == 3  # of train, val and test
+
+
 def test_predictions_stand_beside_what_the_crystals_are(config: ConfigDict, crystals: Dataset, tmp_path: Path) -> None:
     some = {"train": np.arange(15), "val": np.arange(15, 20), "test": np.array([29, 6])}
     result = run(config, tmp_path, data=crystals, split=some)

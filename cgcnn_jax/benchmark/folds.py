@@ -147,7 +147,7 @@ class Folds:
         """Trains runs as one program, and judges those that are not judged. Returns False if it was stopped."""
         crystals = self._crystals()
         runs = [together.Run(one.config, one.place, one.is_finished) for one in group]
-        setups = together.prepare_together(runs, crystals)
+        setups = together.prepare_together(runs, crystals, self._together(group).checkpoints)
         self._watcher.message(f"{self._task.name}, {len(group)} networks together, {group[0].name} to {group[-1].name}")
         for line in facts(group[0].config, crystals, setups[0].split, setups[0].twins):
             self._watcher.message(line)

@@ -24,7 +24,7 @@ from cgcnn_jax.sweep.space import Overrides
 from cgcnn_jax.train.loop import Diverged
 from cgcnn_jax.workdir import Workdir, as_csv
 
-FINISHED, DIVERGED, PRUNED = "finished", "diverged", "pruned"
+FINISHED, DIVERGED, PRUNED, FAILED = "finished", "diverged", "pruned", "failed"
 
 
 class SweepFolder:
@@ -143,6 +143,10 @@ class SweepFolder:
             epochs=len(records),
             seconds=sum(record["seconds"] for record in records),
         )
+
+    def end_failed(self, number: int, overrides: Overrides, error: Exception) -> dict[str, Any]:
+        """Notes that what a search chose cannot be trained, and why."""
+        return self._end(number, overrides, status=FAILED, reason=str(error))
 
     def write_table(self) -> None:
         """Writes results.csv, a row per ended trial in order."""

@@ -76,13 +76,15 @@ def run_sweep(
     own = [make_trial(config, number, overrides) for number, overrides in enumerate(trials)]
     folder.claim(configs.to_dict(config), {"trials": list(trials)})
     _train_all(own, folder, Crystals(data, watcher), population, parallel, watcher, command)
-    report(folder, configs.learned(config)[1][0], watcher)
+    report(folder, config, watcher)
     return len(folder.ended()) == len(own)
 
 
-def report(folder: SweepFolder, unit: str, watcher: Watcher) -> None:
+def report(folder: SweepFolder, config: ConfigDict, watcher: Watcher) -> None:
     """Writes the table, and the picture if it can be drawn."""
     folder.write_table()
+    # Where trials choose what is learned, there may be none in common.
+    unit = next(iter(configs.learned(config)[1]), "")
     # The numbers are safe by now, whatever drawing runs into.
     try:
         folder.draw(unit)
@@ -168,12 +170,13 @@ def _train_together(
     """Trains a population; each trial ends as a work directory. Returns False if it was stopped."""
     watcher.message(_titled(trials))
     runs = [Run(one.config, folder.trial(one.number), folder.has_ended(one.number)) for one in trials]
-    setups = prepare_together(runs, crystals)
-    population = folder.open_population([trial.number for trial in trials])
+    checkpoints = folder.population(trials[0].number) / "checkpoints"
+    setups = prepare_together(runs, crystals, checkpoints, watcher)
+    folder.open_population([trial.number for trial in trials])
     trained = train_together(
         runs,
         setups,
-        population / "checkpoints",
+        checkpoints,
         parallel=parallel,
         watcher=watcher,
         command=command,

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
+from cgcnn_jax.data.dataset import DataError, Dataset
 from cgcnn_jax.run import Load, Watcher, load_dataset
 from cgcnn_jax.scaling import TargetScaler
-from cgcnn_jax.sweep.folder import FINISHED, SweepFolder
+from cgcnn_jax.sweep.folder import FAILED, FINISHED, SweepFolder
 from cgcnn_jax.sweep.runner import Crystals, SweepWatcher, Trial, make_trial, report, train_one
 from cgcnn_jax.sweep.space import Integers, Overrides, Space, Uniform, assigned, check_space
 
@@ -42,7 +43,8 @@ def run_search(
     A trial whose validation error is above the median of earlier trials at the same epoch is given up. The study is a
     journal file in the folder: processes that share the folder, on one host or several, share the trials. Each holds a
     lock while it trains one. A trial that nobody holds although it never ended, because its process was stopped or
-    killed, is taken up by the next process that looks for work, and goes on from its last checkpoint.
+    killed, is taken up by the next process that looks for work, and goes on from its last checkpoint. What is chosen and
+    cannot be trained, such as fields that exclude each other, ends as failed, with the reason.
 
     Args:
       config: What the trials change.
@@ -59,8 +61,8 @@ def run_search(
 
     Raises:
       ImportError: Without optuna.
-      ValueError: If the space or a configuration is wrong, no crystal validates, or the folder holds another sweep.
-      DataError: If crystals cannot be used.
+      ValueError: If the space or the configuration is wrong, none of the first trials can be trained, or the folder
+        holds another sweep.
     """
     optuna = _optuna()
     check_space(space)
@@ -83,7 +85,7 @@ def run_search(
     while is_going and not watcher.should_stop():
         is_going = _try_one(study, config, space, n_trial, seed, folder, crystals_of, watcher, command)
     with folder.lock("search"):
-        report(folder, configs.learned(config)[1][0], watcher)
+        report(folder, config, watcher)
     return len(folder.ended()) >= n_trial
 
 
@@ -105,27 +107,54 @@ def _try_one(
             taken = _take(study, folder, space, n_trial, seed, held)
         if taken is None:
             return False
-        trial = make_trial(config, taken.number, _suggested(taken, space))
-        if not folder.has_ended(trial.number):
+        number, overrides = taken.number, _suggested(taken, space)
+        if not folder.has_ended(number):
             pruning = _Pruning(watcher, taken)
-            crystals = crystals_of(trial.config)
-            if not len(configs.build_split(trial.config, crystals)["val"]):
-                raise ValueError("a search chooses by the validation error, and config.split leaves val empty")
-            watcher.message(f"\ntrial {trial.number} of {n_trial}: {_changes(trial)}")
-            if not train_one(trial, folder, crystals, pruning, command):
-                if not pruning.is_pruned:
-                    return False
-                folder.end_pruned(trial.number, trial.overrides)
-        record = folder.record(trial.number)
-        # A diverged trial, too, is one to keep away from, which optuna learns of pruned trials alone.
+            try:
+                trial, crystals = _prepared(config, number, overrides, crystals_of)
+            except _Unusable as error:
+                watcher.message(f"\n{error}")
+                folder.end_failed(number, overrides, error)
+            else:
+                watcher.message(f"\ntrial {number} of {n_trial}: {_changes(trial)}")
+                if not train_one(trial, folder, crystals, pruning, command):
+                    if not pruning.is_pruned:
+                        return False
+                    folder.end_pruned(number, overrides)
+        record = folder.record(number)
+        # One that diverged or failed, too, is to be kept away from, which optuna learns of pruned trials alone.
         if record["status"] == FINISHED:
-            study.tell(trial.number, record["val_error"])
+            study.tell(number, record["val_error"])
         else:
-            study.tell(trial.number, state=optuna.trial.TrialState.PRUNED)
-    watcher.ended(record, len(folder.ended()), n_trial)
+            study.tell(number, state=optuna.trial.TrialState.PRUNED)
+    ended = folder.ended()
+    watcher.ended(record, len(ended), n_trial)
     with folder.lock("search"):
         folder.write_table()
+    if len(ended) >= min(n_trial, _STARTUP_TRIALS) and all(one["status"] == FAILED for one in ended):
+        raise ValueError(f"none of {len(ended)} trials can be trained; the last: {record['reason']}")
     return True
+
+
+class _Unusable(ValueError):
+    """What was chosen cannot be trained; the message names the trial and the reason."""
+
+
+def _prepared(config: ConfigDict, number: int, overrides: Overrides, crystals_of: Crystals) -> tuple[Trial, Dataset]:
+    """A trial and its crystals. Raises _Unusable if another choice might do."""
+    try:
+        trial = make_trial(config, number, overrides)
+    except ValueError as error:
+        raise _Unusable(str(error)) from error
+    try:
+        crystals = crystals_of(trial.config)
+    except DataError as error:
+        raise _Unusable(f"trial {number} ({overrides}): {error}") from error
+    if not len(configs.build_split(trial.config, crystals)["val"]):
+        raise _Unusable(
+            f"trial {number} ({overrides}): a search chooses by the validation error, and config.split leaves val empty"
+        )
+    return trial, crystals
 
 
 def _take(

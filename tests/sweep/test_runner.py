@@ -133,6 +133,40 @@ def test_another_sweep_is_refused_and_more_trials_are_welcome(swept):
     folder.claim(plain, {"trials": [*TRIALS, TRIALS[0] | {"train.seed": 9}]})
 
 
+def test_a_member_that_ended_before_the_stop_is_not_taken_for_damaged(tmp_path):
+    told = []
+    after = SweepWatcher()
+    after.message = told.append
+    assert not run_sweep(config(), TRIALS[:3], tmp_path, data=load, watcher=StopAfter(3))
+    assert run_sweep(config(), TRIALS[:3], tmp_path, data=load, watcher=after)
+    assert "going on after 3 of 4 epochs" in told
+    # The third diverged in the first epoch, so that it has no record.
+    assert SweepFolder(tmp_path).record(2)["status"] == "diverged" and SweepFolder(tmp_path).trial(2).records() == []
+    assert not any("damaged" in line for line in told)
+
+
+def test_a_population_goes_on_without_the_model_it_began_from(tmp_path):
+    run(config(), tmp_path / "old", data=load, report=False)
+    own = config()
+    own.init_from = str(tmp_path / "old")
+    trials = [{"train.seed": 1, "split.seed": 1}, {"train.seed": 2, "split.seed": 1}]
+    told = []
+    before = StopAfter(2)
+    before.message = told.append
+    assert not run_sweep(own, trials, tmp_path / "new", data=load, watcher=before)
+    # Of both at once.
+    assert len([line for line in told if "the model of init_from was trained on" in line]) == 1
+    (tmp_path / "old").rename(tmp_path / "moved")
+    assert run_sweep(own, trials, tmp_path / "new", data=load)
+
+
+def test_trials_may_choose_what_is_learned(tmp_path):
+    own = config()
+    own.data.target = ""
+    assert run_sweep(own, [{"data.target": "Z"}], tmp_path, data=load)
+    assert pd.read_csv(tmp_path / "results.csv")["data.target"].tolist() == ["Z"]
+
+
 def groups(overrides, begun, size):
     trials = [make_trial(config(), number, changes) for number, changes in enumerate(overrides)]
     return runner._groups(trials, begun, size)

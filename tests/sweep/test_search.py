@@ -158,6 +158,29 @@ def test_without_optuna_the_extra_is_named(monkeypatch, tmp_path):
         run_search(config(), SPACE, tmp_path, 1, data=load)
 
 
+def test_a_choice_that_cannot_be_trained_fails_by_itself(quick, tmp_path):
+    # Sites have no layers after pooling, which the configuration has.
+    space = {**WIDE, ("model.atom_layers", "model.crystal_layers"): [(1, 0), (0, 1)], "model.pool": ["site", "mean"]}
+    assert run_search(config(), space, tmp_path, 12, data=load)
+    table = pd.read_csv(tmp_path / "results.csv")
+    failed = (table["model.pool"] == "site") & (table["model.crystal_layers"] == 1)
+    assert 0 < failed.sum() < 12
+    assert (table["status"] == np.where(failed, "failed", "finished")).all()
+    assert table["reason"][failed].str.contains("config.model.pool=site predicts a number per atom").all()
+    assert [number for number, _ in quick] == table["trial"][~failed].tolist()
+    assert [trial.state == STATES.PRUNED for trial in journal(tmp_path)] == failed.tolist()
+
+
+def test_a_search_of_which_nothing_can_be_trained_ends(quick, tmp_path):
+    space = {"model.crystal_layers": [1, 2], "model.pool": ["site"]}
+    with pytest.raises(ValueError, match=r"none of 5 trials can be trained; the last: trial 4 .*model\.pool=site"):
+        run_search(config(), space, tmp_path, 40, data=load)
+    # The same call goes on with the next.
+    with pytest.raises(ValueError, match="none of 6 trials can be trained"):
+        run_search(config(), space, tmp_path, 40, data=load)
+    assert quick == []
+
+
 def test_nothing_to_validate_on_and_no_trial_are_refused(quick, tmp_path):
     own = config()
     own.split.ratios = (0.8, 0.0, 0.2)
