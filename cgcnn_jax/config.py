@@ -255,6 +255,13 @@ def build_atom_table(config: ConfigDict) -> np.ndarray:
     if name in elements.TABLES:
         return elements.atom_features(name, properties=config.atoms.properties)
     if name.endswith(".json"):
+        every = max(_CHOICES["atoms.properties"])
+        if config.atoms.properties != every:
+            raise ValueError(
+                f"config.atoms.properties chooses among the properties of the tables {' and '.join(elements.TABLES)}, and "
+                f"{name} has columns of its own. Set config.atoms.table to one of those, or this to {every}; got "
+                f"{config.atoms.properties}"
+            )
         return elements.read_atom_init(Path(name).expanduser())
     raise ValueError(
         f"config.atoms.table must be one of auto, {', '.join(elements.TABLES)} or the path of an atom_init.json; "

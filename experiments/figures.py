@@ -113,7 +113,11 @@ def _graphs() -> Any:
     bad = [one.reason for one in entries if isinstance(one, Rejected)]
     if bad:
         raise ValueError("; ".join(bad))
-    return crystal_graphs({one.id: featurize(one.read()).graphs for one in entries if not isinstance(one, Rejected)})
+    titles = [str(one.id) for one in entries]
+    if len(set(titles)) < len(titles):
+        titles = INPUT.value  # as POSCAR of two folders
+    graphs = [featurize(one.read()).graphs for one in entries if not isinstance(one, Rejected)]
+    return crystal_graphs(dict(zip(titles, graphs, strict=True)))
 
 
 if __name__ == "__main__":

@@ -40,10 +40,11 @@ def main() -> None:
     with config.unlocked():
         config.data.path = path
         if DATA.value:
-            config.data.source, config.split.kind = "jsonl", "source"
+            config.data.source, split_kind = "jsonl", "source"
         else:
-            config.data.source, config.data.task, config.split.kind = task.source, task.name, "ratio"
-            config.data.target = config.data.unit = ""
+            config.data.source, config.data.task, split_kind = task.source, task.name, "ratio"
+        if config.split.kind == "auto":
+            config.split.kind = split_kind
         if QUICK.value:
             config.train.epochs = min(config.train.epochs, 10)
     cli.prepare()

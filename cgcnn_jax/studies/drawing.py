@@ -20,37 +20,46 @@ if TYPE_CHECKING:
 def joint_histograms(place: Workdir) -> "dict[str, Figure]":
     """Predicted against calculated values of the judged split, by property (Figs. 2c, 3b, S4, S6).
 
+    A property that has no label there has no figure.
+
     Raises:
       ValueError: If the run is not finished, or classifies.
     """
     from cgcnn_jax.report.histograms import joint_histogram
 
-    properties = _finished(place)["properties"]
+    summary = _finished(place)
+    properties = summary["properties"]
     table = _predictions(place)
     if "probability_1" in table:
         raise ValueError(f"{place.path} classifies: its figure is the ROC curve")
-    several = len(properties) > 1
+    suffixes = {name: f":{name}" if len(properties) > 1 else "" for name in properties}
     return {
         name: joint_histogram(
-            table[f"target:{name}" if several else "target"],
-            table[f"prediction:{name}" if several else "prediction"],
+            table[f"target{suffixes[name]}"],
+            table[f"prediction{suffixes[name]}"],
             name=name,
             unit=unit,
+            split=_judged(summary),
         )
         for name, unit in properties.items()
+        if table[f"target{suffixes[name]}"].notna().any()
     }
 
 
 def roc(place: Workdir, class_names: Sequence[str] | None = None) -> "Figure":
-    """ROC curve of a classification (Fig. 2d). Raises ValueError if the run is not finished, or is a regression."""
+    """ROC curve of the judged split of a classification (Fig. 2d).
+
+    Raises:
+      ValueError: If the run is not finished, or is a regression.
+    """
     from cgcnn_jax.report.figures import roc_curve
 
-    _finished(place)
+    summary = _finished(place)
     table = _predictions(place)
     columns = [name for name in table if str(name).startswith("probability_")]
     if not columns:
         raise ValueError(f"{place.path} does not classify, so it has no ROC curve")
-    return roc_curve(table["target"], table[columns].to_numpy(), class_names=class_names)
+    return roc_curve(table["target"], table[columns].to_numpy(), class_names=class_names, split=_judged(summary))
 
 
 def convergence(places: Sequence[Workdir], *, band: tuple[float, float] | None = None) -> "Figure":
@@ -110,6 +119,11 @@ def _finished(place: Workdir) -> dict:
     if not place.is_finished:
         raise ValueError(f"{place.path} holds no finished run (there is no summary.json)")
     return place.summary()
+
+
+def _judged(summary: dict) -> str:
+    """The split of which predictions.csv is."""
+    return next(iter(summary["intervals_95"]))
 
 
 def _predictions(place: Workdir) -> pd.DataFrame:

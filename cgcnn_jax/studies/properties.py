@@ -10,6 +10,7 @@ crystals: all runs of a property are judged on the same crystals, and a smaller 
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -248,7 +249,7 @@ class PropertyStudy:
           command: What the user typed, for the records.
 
         Raises:
-          ValueError: If the folder holds a study of another size.
+          ValueError: If the folder holds runs or results of another size.
         """
         self.data, self.folder, self.size = data, folder, size
         self._config_of, self._load, self._command = config_of, load, command
@@ -477,10 +478,13 @@ class PropertyStudy:
         file = self.folder / "size.json"
         wanted = json.loads(json.dumps({"size": self.size.__dict__}))
         if file.exists() and json.loads(file.read_text()) != wanted:
-            raise ValueError(
-                f"{self.folder} holds a study of another size ({json.loads(file.read_text())['size']['name']}, not "
-                f"{self.size.name}, or made with other settings); choose another --workdir"
-            )
+            if any(self.folder.glob("runs/*/*")) or any(self.folder.glob("parts/*")):
+                raise ValueError(
+                    f"{self.folder} holds a study of another size ({json.loads(file.read_text())['size']['name']}, not "
+                    f"{self.size.name}, or made with other settings); choose another --workdir"
+                )
+            # Of one that was only planned.
+            shutil.rmtree(self.folder / "crystals", ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         Workdir(self.folder).write_json("size.json", wanted)
 

@@ -1,5 +1,6 @@
 """The study on 108 made-up cells whose energy is a sum of one number for A and one for B."""
 
+import json
 import re
 from pathlib import Path
 
@@ -127,6 +128,32 @@ def test_the_command_finds_the_same_study_finished(run: Run, study, data):
 def test_a_quick_look_takes_crystals_from_all_over_the_data():
     assert _thinned(list(range(101)), 5) == [0, 25, 50, 75, 100]
     assert _thinned([1, 2, 3], 0) == _thinned([1, 2, 3], 3) == [1, 2, 3]
+
+
+def test_crystals_without_a_graph_are_counted_out_and_the_papers_label_is_known(config, tmp_path):
+    file = next((write_cells(tmp_path) / "matbench_perovskites").iterdir())
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    heat = "heat_all_eV_per_cell"
+    # No neighbour within the cutoff, with a label and without one.
+    apart = [
+        next(one for one in records if (heat in one["properties"]) == is_labelled) for is_labelled in (True, False)
+    ]
+    for one in apart:
+        one["lattice"] = (40 * np.eye(3)).tolist()
+    file.write_text("\n".join(map(json.dumps, records)) + "\n")
+    own = config.copy_and_resolve_references()
+    with own.unlocked():
+        own.data.path, own.data.target, own.data.unit, own.train.epochs = str(file), heat, "eV", 1
+        own.data.on_error = "skip"
+    found = run_study(own, tmp_path / "study")
+    ids = {one["id"] for one in apart}
+    assert len(found.crystals) == 106 and not ids & set(found.crystals.index)
+    assert found.crystals["energy_A"].notna().all()
+    assert found.elements.groupby("site")["crystals"].sum().to_dict() == {"A": 106, "B": 106}
+    rejected = pd.read_csv(tmp_path / "study" / "rejected.csv").set_index("id")["reason"]
+    assert set(rejected.index) == ids and rejected.str.contains("has no neighbour").all()
+    page = (tmp_path / "study" / "index.md").read_text()
+    assert "which these data do not have" not in page and "The paper counts by heat_all as well" in page
 
 
 def test_what_cannot_be_studied_is_told(config, data, tmp_path):

@@ -231,6 +231,8 @@ def test_the_atom_init_of_a_folder_is_honoured_and_kept_in_the_checkpoint(
     elements.write_atom_init(folder / "atom_init.json", table)
     done = run("train", *directory_flags(folder), f"--workdir={tmp_path / 'run'}", *TINY)
     assert f"atom features of {folder}/atom_init.json" in done.stdout
+    few = ("--config.atoms.properties=2", f"--workdir={tmp_path / 'few'}", *TINY)
+    assert "has columns of its own" in run("train", *directory_flags(folder), *few, status=1).stderr
     shutil.rmtree(folder)
     restored = Predictor.restore(tmp_path / "run")
     np.testing.assert_array_equal(restored.weights.constants["atom_table"], table)

@@ -155,11 +155,18 @@ def test_the_page_shows_what_there_is_and_says_why_the_rest_is_not(finished: Pat
     assert "Eq. 5 does not come below 0.136 eV/atom" in page
 
 
-def test_figures_of_any_run_show_its_predictions(finished: Path) -> None:
+def test_figures_of_any_run_show_its_predictions(finished: Path, tmp_path: Path) -> None:
     place = Workdir(finished / "runs" / RUNS[2])
     ((name, figure),) = drawing.joint_histograms(place).items()
     assert name == "formation_energy_eV_per_atom"
     assert figure.axes[0].collections[0].get_array().sum() == 16
+    # A run without a test split is judged by its validation crystals.
+    other = Workdir(shutil.copytree(place.path, tmp_path / "other"))
+    summary = other.summary()
+    other.write_json("summary.json", summary | {"intervals_95": {"val": summary["intervals_95"]["test"]}})
+    for run, split in ((place, "test"), (other, "val")):
+        (drawn,) = drawing.joint_histograms(run).values()
+        assert f"{split} split" in [axes.get_title(loc="left") for axes in drawn.axes[0].child_axes]
     with pytest.raises(ValueError, match="does not classify, so it has no ROC curve"):
         drawing.roc(place)
     with pytest.raises(ValueError, match="holds no finished run"):

@@ -8,6 +8,9 @@ import pandas as pd
 
 from cgcnn_jax.studies.perovskites.energies import D_B, LARGE_A
 
+HEAT_ALL = "heat_all_eV_per_cell"
+"""The label of the paper's Table S5, where the source has it."""
+
 THRESHOLD = 0.2
 """Largest energy of a perovskite that might be made, in the unit of the label. The paper writes eV/atom of it."""
 

@@ -30,16 +30,13 @@ from cgcnn_jax.run import Watcher, load_dataset, run
 from cgcnn_jax.studies.perovskites import report
 from cgcnn_jax.studies.perovskites.crystals import tabulate
 from cgcnn_jax.studies.perovskites.energies import by_element, site_energies, trends
-from cgcnn_jax.studies.perovskites.search import count, disagreement, expected_below, found
+from cgcnn_jax.studies.perovskites.search import HEAT_ALL, count, disagreement, expected_below, found
 from cgcnn_jax.workdir import Workdir
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Load = Callable[[ConfigDict, np.ndarray, Sequence[Entry | Rejected]], Dataset]
-
-HEAT_ALL = "heat_all_eV_per_cell"
-"""The label of the paper's Table S5, where the source has it."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +147,9 @@ def run_study(
             watcher.message(f"{result.judged} {line}")
 
     label = targets[0]
-    crystals = crystals.join(_judged(places, perovskites, labelled, sites))
+    judged, without_graph = _judged(places, perovskites, labelled, sites)
+    rejected = [*rejected, *without_graph]
+    crystals = crystals.join(judged, how="inner")
     part = {labelled.ids[i]: name for name, index in split.items() for i in index}
     crystals.insert(4, "split", [part.get(id, "") for id in crystals.index])
     unit = configs.units(settings["linear"])[0]
@@ -159,8 +158,12 @@ def run_study(
 
 def _judged(
     places: Mapping[str, Workdir], entries: Sequence[Entry], labelled: Dataset, sites: Mapping[str, Any]
-) -> pd.DataFrame:
-    """Predictions of every model and site energies of the linear one, also of the crystals without a label."""
+) -> tuple[pd.DataFrame, Sequence[Rejected]]:
+    """Predictions of every model and site energies of the linear one, also of the crystals without a label.
+
+    Returns:
+      A row per crystal, and the crystals that have no graph.
+    """
     predictors = {name: Predictor.restore(place.path) for name, place in places.items()}
     known = set(labelled.ids)
     others = store.build([entry for entry in entries if entry.id not in known], predictors["linear"].featurizer)
@@ -171,7 +174,7 @@ def _judged(
             for number, (name, predictor) in enumerate(predictors.items()):
                 part.insert(number, name, pd.Series(predictor.predict_graphs(graphs.graphs)[:, 0], list(graphs.ids)))
             parts.append(part)
-    return pd.concat(parts)
+    return pd.concat(parts), others.rejected
 
 
 def _write(
