@@ -50,6 +50,11 @@ def main() -> None:
     failed = int((table["reason"] != "").sum())
     where = f" in {output}" if output else ""
     print(f"{len(table) - failed} predictions{where}, {failed} structures without one", file=sys.stderr)
+    if twice := int(table["id"].duplicated().sum()):
+        print(
+            f"{twice} rows have the id of an earlier one (files of one name); the folder above them as --input gives each its own",
+            file=sys.stderr,
+        )
     if failed == len(table):
         raise ValueError("no structure could be predicted; the reasons stand in the last column")
 

@@ -223,8 +223,8 @@ def _built(
             yield from _finished(pending)
     except BrokenExecutor as error:
         raise RuntimeError(
-            "a process that builds graphs was killed, perhaps for want of memory; fewer of them (data.workers) need less. "
-            "Graphs that were finished are kept in data.cache, and the same command goes on"
+            "a process that builds graphs was killed, perhaps for want of memory; fewer of them (data.workers, or --workers) "
+            "need less. Where there is a cache of graphs (data.cache), those that were finished are kept there"
         ) from error
 
 

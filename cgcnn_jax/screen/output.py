@@ -47,6 +47,19 @@ class Output:
         self.finished: dict[int, dict[str, Any]] = {}
         self._manifest: dict[str, Any] = {}
 
+    @classmethod
+    def restore(cls, path: str | Path) -> "Output":
+        """A screening made earlier, or still being made, to be read.
+
+        Raises:
+          FileNotFoundError: If there is none.
+          ValueError: If what tells of it is damaged.
+        """
+        found = cls(path)
+        found._manifest = Workdir(found.path).read_json("manifest.json")
+        found.finished = {line["shard"]: line for line in found._lines()}
+        return found
+
     @contextlib.contextmanager
     def open(self, manifest: Mapping[str, Any]) -> Iterator[None]:
         """Begins a screening or goes on with it; keeps other processes out.

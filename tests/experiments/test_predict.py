@@ -42,6 +42,16 @@ def test_rows_keep_the_order_of_inputs_and_say_why_one_is_empty(
     assert "no such file" in rows[2]["reason"]
     assert "2 predictions" in done.stderr
     assert "2 structures without one" in done.stderr
+    assert "the id of an earlier one" not in done.stderr
+    # Two calculations, and the folder above them.
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        Structure.from_file(cif_folder / "x5.cif").to(str(tmp_path / place / "CONTCAR"), fmt="poscar")
+    both = (f"--input={tmp_path / 'one' / 'CONTCAR'}", f"--input={tmp_path / 'two' / 'CONTCAR'}")
+    assert "1 rows have the id of an earlier one" in run("predict", f"--workdir={trained}", *both).stderr
+    broken.unlink()
+    above = run("predict", f"--workdir={trained}", f"--input={tmp_path}", status=0)
+    assert [row["id"] for row in read_csv(above.stdout)] == ["one/CONTCAR", "two/CONTCAR"]
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,12 @@ def test_a_part_is_read_as_it_was_written(format: str, tmp_path: Path) -> None:
     (found,) = folder.parts()
     pd.testing.assert_frame_equal(found, ODD, check_exact=True)
     assert folder.count() == {"shards": 1, "rows": 4, "predicted": 3, "failed": 1}
+    # As another process finds it.
+    later = Output.restore(tmp_path / "out")
+    pd.testing.assert_frame_equal(next(later.parts()), ODD, check_exact=True)
+    assert later.count() == folder.count() and later.best("energy", 1)["id"].tolist() == [""]
+    with pytest.raises(FileNotFoundError):
+        Output.restore(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("format", FORMATS)
