@@ -84,7 +84,8 @@ class Interpretation:
           executor: Builds the graphs; None does so in this process.
           on_progress: Called with the number of structures done since the last call, those of earlier calls included.
         """
-        settings = [predictor.digest(), repr(known and (known.quantile, known.ids, k))]
+        # The first says what a part holds.
+        settings = ["with structures", predictor.digest(), repr(known and (known.quantile, known.ids, k))]
         self._parts = []
         for shard in cut(items, portion):
             # The place too: equal portions may stand in the input twice.

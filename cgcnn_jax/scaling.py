@@ -92,4 +92,9 @@ class TargetScaler:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TargetScaler":
         fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        # The logarithm of a number without a known unit had none before.
+        fields["units"] = tuple(
+            unit or ("log10" if name.startswith("log10(") else "")
+            for name, unit in zip(fields["names"], fields["units"], strict=True)
+        )
         return cls(**fields)

@@ -127,11 +127,14 @@ def train_together(
     # Of the splits of all, digests: each has the id of every crystal once more.
     about = {**{key: setups[0].about[key] for key in ("data_digest", "split")}, "splits": digests}
     with Checkpoints(checkpoints) as kept:
-        _check_before(kept.about(), about)
+        before = kept.about()
+        _check_before(before, about)
+        lost = (before or {}).get("diverged") or [None] * len(runs)
         first = kept.latest_step() // max(settings.steps_per_epoch(len(setup.split["train"])) for setup in setups)
-        for run, setup in zip(runs, setups, strict=True):
+        for run, setup, has_diverged in zip(runs, setups, lost, strict=True):
             if not run.is_judged:
-                claim(run.place, run.config, setup, first, watcher, may_have_ended=True)
+                may_have_ended = bool(has_diverged or settings.patience)
+                claim(run.place, run.config, setup, first, watcher, may_have_ended=may_have_ended)
         if first:
             watcher.message(f"going on after {first} of {settings.epochs} epochs")
         with watcher.training(first, settings.epochs, setups[0].scaler):

@@ -142,5 +142,4 @@ def _write_table(folder: Path, published: Path | None, contributions: Path | Non
 
 if __name__ == "__main__":
     # Without --config, --config.FIELD changes the configuration of each task, which flags do not know.
-    is_given = any(argument.lstrip("-").split("=")[0] == "config" for argument in sys.argv[1:])
-    cli.run(main, goes_on=True, allow=None if is_given else "--config.")
+    cli.run(main, goes_on=True, allow=None if cli.is_given("config", "table") else "--config.")

@@ -211,10 +211,14 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
 def with_own_unit(config: ConfigDict) -> ConfigDict:
     """The configuration, without a unit if the command line names another property: the file's unit is of the file's."""
-    names = [argument.lstrip("-").partition("=")[0] for argument in sys.argv]
-    if "config.data.target" in names and "config.data.unit" not in names:
+    if is_given("config.data.target") and not is_given("config.data.unit"):
         config.data.unit = ""
     return config
+
+
+def is_given(*names: str) -> bool:
+    """Whether one of these flags is on the command line."""
+    return any(argument.lstrip("-").partition("=")[0] in names for argument in sys.argv[1:] if argument[:1] == "-")
 
 
 def config_file() -> tuple[Path | None, str]:

@@ -104,7 +104,9 @@ def _check_target(scaler: "TargetScaler", names: Sequence[str], units: Sequence[
             f"name as many; got {', '.join(names)}"
         )
     for name, unit, own, wanted in zip(names, units, scaler.names, scaler.units, strict=True):
-        if unit and wanted and unit != wanted:
+        # log10 alone is that of an unknown unit.
+        is_known = unit and wanted and "log10" not in (unit, wanted)
+        if (is_known and unit != wanted) or unit.startswith("log10") != wanted.startswith("log10"):
             raise ValueError(
                 f"the network predicts {own} in {wanted}, and the labels are {name} in {unit}; judge it by labels in its "
                 "unit (config.data.target, config.data.unit, and config.data.log10 for labels that are logarithms already)"

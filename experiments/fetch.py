@@ -10,6 +10,7 @@ Project needs a key of your own in MP_API_KEY; --fields are fields of its summar
 """
 
 import shlex
+from itertools import islice
 from pathlib import Path
 
 from absl import flags
@@ -79,9 +80,11 @@ def _usage(name: str, folder: Path) -> list[str]:
     lines.append(" ".join(flags_of_it))
     if source.task(task) is None and not sets.missing(name, folder):
         # No task says what is learned.
-        first = next(iter(sources.read(chosen.source, sources.Request(str(sets.place(name, folder)), task=task))), None)
-        known = sorted(getattr(first, "targets", ()))
-        lines[-1] += f" --config.data.target=PROPERTY   ({', '.join(known) or 'the first crystal has none'})"
+        entries = sources.read(chosen.source, sources.Request(str(sets.place(name, folder)), task=task))
+        known = {target for one in islice(entries, 100) for target in getattr(one, "targets", ())}
+        lines[-1] += (
+            f" --config.data.target=PROPERTY   (of the first 100 crystals: {', '.join(sorted(known)) or 'none'})"
+        )
     return lines
 
 

@@ -13,6 +13,7 @@ graphs       crystal graphs of --input=FILE,FILE,... (CIF, POSCAR, ...), and of 
 Pictures go to --output, and to the run's folder if that is not given.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,11 +114,15 @@ def _graphs() -> Any:
     bad = [one.reason for one in entries if isinstance(one, Rejected)]
     if bad:
         raise ValueError("; ".join(bad))
-    titles = [str(one.id) for one in entries]
-    if len(set(titles)) < len(titles):
-        titles = INPUT.value  # as POSCAR of two folders
-    graphs = [featurize(one.read()).graphs for one in entries if not isinstance(one, Rejected)]
-    return crystal_graphs(dict(zip(titles, graphs, strict=True)))
+    ids = Counter(one.id for one in entries)
+    # Files of one name, as POSCAR of two folders, by their paths.
+    return crystal_graphs(
+        {
+            str(getattr(one, "path", one.id)) if ids[one.id] > 1 else one.id: featurize(one.read()).graphs
+            for one in entries
+            if not isinstance(one, Rejected)
+        }
+    )
 
 
 if __name__ == "__main__":

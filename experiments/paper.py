@@ -63,6 +63,7 @@ def main() -> None:
         load=loading.load,
         watcher=Terminal(),
         command=command,
+        writes=not PLAN.value,
     )
     companions = _companions(names, data, folder)
     results = Results(

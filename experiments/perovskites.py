@@ -43,6 +43,8 @@ def main() -> None:
             config.data.source, split_kind = "jsonl", "source"
         else:
             config.data.source, config.data.task, split_kind = task.source, task.name, "ratio"
+            if not cli.is_given("config.data.target"):
+                config.data.target = config.data.unit = ""
         if config.split.kind == "auto":
             config.split.kind = split_kind
         if QUICK.value:

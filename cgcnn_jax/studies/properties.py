@@ -10,7 +10,6 @@ crystals: all runs of a property are judged on the same crystals, and a smaller 
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -239,6 +238,7 @@ class PropertyStudy:
         load: Callable[..., Dataset] = load_dataset,
         watcher: Watcher | None = None,
         command: str = "",
+        writes: bool = True,
     ) -> None:
         """
         Args:
@@ -247,9 +247,10 @@ class PropertyStudy:
           load: Makes a Dataset of configuration, element table and crystals.
           watcher: Told of the progress.
           command: What the user typed, for the records.
+          writes: False leaves the folder as it is, for a plan.
 
         Raises:
-          ValueError: If the folder holds runs or results of another size.
+          ValueError: If the folder holds a study of another size.
         """
         self.data, self.folder, self.size = data, folder, size
         self._config_of, self._load, self._command = config_of, load, command
@@ -257,6 +258,7 @@ class PropertyStudy:
         self._crystals: tuple[str, dict[str, Crystal]] = ("", {})
         self._tables: dict[str, pd.DataFrame] = {}
         self._absent: dict[str, str] = {}
+        self._writes = writes
         self._claim()
 
     def table(self, name: str) -> pd.DataFrame:
@@ -267,6 +269,8 @@ class PropertyStudy:
         """
         if name in self._absent:
             raise Unavailable(self._absent[name])
+        if name in self._tables:
+            return self._tables[name]
         file = self.folder / "crystals" / f"{name}.csv"
         if not file.exists():
             # The folder is read now; the other properties that lie there will be asked for next.
@@ -274,9 +278,8 @@ class PropertyStudy:
                 if of.folder == PROPERTIES[name].folder:
                     self._write_table(of)
             return self.table(name)
-        if name not in self._tables:
-            # Nothing is missing there: an empty split is a crystal that is not used, and no formula means not-a-number.
-            self._tables[name] = pd.read_csv(file, dtype={"id": str}, keep_default_na=False)
+        # Nothing is missing there: an empty split is a crystal that is not used, and no formula means not-a-number.
+        self._tables[name] = pd.read_csv(file, dtype={"id": str}, keep_default_na=False)
         return self._tables[name]
 
     def labels(self, name: str) -> tuple[dict[str, np.ndarray], str, str]:
@@ -419,6 +422,9 @@ class PropertyStudy:
         except Unavailable as error:
             self._absent[of.name] = str(error)
             return
+        if not self._writes:
+            self._tables[of.name] = table
+            return
         place.path.mkdir(exist_ok=True)
         place.write_csv(f"{of.name}.csv", list(table), table.itertuples(index=False))
 
@@ -478,13 +484,12 @@ class PropertyStudy:
         file = self.folder / "size.json"
         wanted = json.loads(json.dumps({"size": self.size.__dict__}))
         if file.exists() and json.loads(file.read_text()) != wanted:
-            if any(self.folder.glob("runs/*/*")) or any(self.folder.glob("parts/*")):
-                raise ValueError(
-                    f"{self.folder} holds a study of another size ({json.loads(file.read_text())['size']['name']}, not "
-                    f"{self.size.name}, or made with other settings); choose another --workdir"
-                )
-            # Of one that was only planned.
-            shutil.rmtree(self.folder / "crystals", ignore_errors=True)
+            raise ValueError(
+                f"{self.folder} holds a study of another size ({json.loads(file.read_text())['size']['name']}, not "
+                f"{self.size.name}, or made with other settings); choose another --workdir"
+            )
+        if not self._writes:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         Workdir(self.folder).write_json("size.json", wanted)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
-from cgcnn_jax.data.dataset import DataError, Dataset
+from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.run import Load, Watcher, load_dataset
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.sweep.folder import FAILED, FINISHED, SweepFolder
@@ -86,6 +86,7 @@ def run_search(
         is_going = _try_one(study, config, space, n_trial, seed, folder, crystals_of, watcher, command)
     with folder.lock("search"):
         report(folder, config, watcher)
+    _check_trains(study, folder, n_trial)
     return len(folder.ended()) >= n_trial
 
 
@@ -127,13 +128,19 @@ def _try_one(
             study.tell(number, record["val_error"])
         else:
             study.tell(number, state=optuna.trial.TrialState.PRUNED)
-    ended = folder.ended()
-    watcher.ended(record, len(ended), n_trial)
+    watcher.ended(record, len(folder.ended()), n_trial)
     with folder.lock("search"):
         folder.write_table()
-    if len(ended) >= min(n_trial, _STARTUP_TRIALS) and all(one["status"] == FAILED for one in ended):
-        raise ValueError(f"none of {len(ended)} trials can be trained; the last: {record['reason']}")
+    _check_trains(study, folder, min(n_trial, _STARTUP_TRIALS))
     return True
+
+
+def _check_trains(study: "optuna.Study", folder: SweepFolder, n_trial: int) -> None:
+    """Raises ValueError if so many trials have ended, all of them failed, and none is being trained."""
+    ended = folder.ended()
+    is_running = any(not trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+    if len(ended) >= n_trial and not is_running and all(one["status"] == FAILED for one in ended):
+        raise ValueError(f"none of {len(ended)} trials can be trained; the last: {ended[-1]['reason']}")
 
 
 class _Unusable(ValueError):
@@ -141,20 +148,34 @@ class _Unusable(ValueError):
 
 
 def _prepared(config: ConfigDict, number: int, overrides: Overrides, crystals_of: Crystals) -> tuple[Trial, Dataset]:
-    """A trial and its crystals. Raises _Unusable if another choice might do."""
+    """A trial and its crystals.
+
+    Raises:
+      _Unusable: If the trial is to blame.
+      ValueError: If the crystals or their split cannot be had whatever the trial changes.
+    """
     try:
         trial = make_trial(config, number, overrides)
     except ValueError as error:
         raise _Unusable(str(error)) from error
-    try:
+    changed = {name.split(".")[0] for name in overrides}
+    with _blaming(number, overrides, bool(changed & {"data", "graph", "atoms"})):
         crystals = crystals_of(trial.config)
-    except DataError as error:
-        raise _Unusable(f"trial {number} ({overrides}): {error}") from error
-    if not len(configs.build_split(trial.config, crystals)["val"]):
-        raise _Unusable(
-            f"trial {number} ({overrides}): a search chooses by the validation error, and config.split leaves val empty"
-        )
+    with _blaming(number, overrides, bool(changed & {"data", "split"})):
+        if not len(configs.build_split(trial.config, crystals)["val"]):
+            raise ValueError("a search chooses by the validation error, and config.split leaves val empty")
     return trial, crystals
+
+
+@contextlib.contextmanager
+def _blaming(number: int, overrides: Overrides, is_to_blame: bool) -> Iterator[None]:
+    """Raises _Unusable for a ValueError if the trial is to blame for it."""
+    try:
+        yield
+    except ValueError as error:
+        if not is_to_blame:
+            raise
+        raise _Unusable(f"trial {number} ({overrides}): {error}") from error
 
 
 def _take(

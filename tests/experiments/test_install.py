@@ -208,7 +208,9 @@ def test_the_command_says_whose_a_set_is_and_how_to_use_it(
     assert f"a_set: 300 records, checked, in {tmp_path / 'data' / 'a_set'}\nlicence: free\ncite:    nobody\n" in said
     # The file has slme, too, but no number.
     use = f"--config.data.source=jarvis --config.data.path={tmp_path}/data/a_set/set.json.gz"
-    assert said.endswith(f"use:     {use} --config.data.target=PROPERTY   (formation_energy_peratom)\n")
+    assert said.endswith(
+        f"use:     {use} --config.data.target=PROPERTY   (of the first 100 crystals: formation_energy_peratom)\n"
+    )
 
 
 def test_a_benchmark_is_used_with_the_crystals_it_is_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

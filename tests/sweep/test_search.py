@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cgcnn_jax.data.dataset import DataError
 from cgcnn_jax.sweep import Integers, Uniform, search
 from cgcnn_jax.sweep.folder import SweepFolder
 from cgcnn_jax.sweep.runner import SweepWatcher
@@ -178,7 +179,31 @@ def test_a_search_of_which_nothing_can_be_trained_ends(quick, tmp_path):
     # The same call goes on with the next.
     with pytest.raises(ValueError, match="none of 6 trials can be trained"):
         run_search(config(), space, tmp_path, 40, data=load)
+    # All asked for have failed: nothing was found.
+    with pytest.raises(ValueError, match="none of 6 trials can be trained"):
+        run_search(config(), space, tmp_path, 6, data=load)
     assert quick == []
+
+
+def test_data_that_no_trial_can_use_are_told_at_once(quick, tmp_path):
+    def broken(*arguments):
+        raise DataError("1 of 30 crystals cannot be used")
+
+    with pytest.raises(DataError, match="1 of 30"):
+        run_search(config(), WIDE, tmp_path, 9, data=broken)
+    # Mended, the search goes on with the same trial.
+    assert run_search(config(), WIDE, tmp_path, 2, data=load)
+    assert [number for number, _ in quick] == [0, 1]
+    # Where a trial chooses the graphs, its own may be to blame.
+    wider = {**WIDE, "graph.cutoff": [8.0, 1.0]}
+
+    def short(own, table):
+        return broken() if own.graph.cutoff == 1.0 else load(own, table)
+
+    assert run_search(config(), wider, tmp_path / "graphs", 8, data=short)
+    table = pd.read_csv(tmp_path / "graphs" / "results.csv")
+    assert set(table["status"][table["graph.cutoff"] == 1.0]) == {"failed"}
+    assert set(table["status"][table["graph.cutoff"] == 8.0]) == {"finished"}
 
 
 def test_nothing_to_validate_on_and_no_trial_are_refused(quick, tmp_path):

@@ -126,17 +126,18 @@ def read_jarvis(
             yield Rejected(id, f"{id}: a crystal of {benchmark} that {path} does not hold")
 
 
-def read_task_lines(path: str | Path, task: Task) -> Iterator[Crystal | Rejected]:
+def read_task_lines(path: str | Path, task: Task, targets: Sequence[str] = ()) -> Iterator[Crystal | Rejected]:
     """The crystals of a benchmark from JSON lines, which carry its values and its split themselves.
 
-    They are those that have the task's target and a split; a line that cannot be read may be one.
+    They are those that have the task's target and a split; a line that cannot be read may be one. Other `targets` are
+    learned beside it.
 
     Raises:
       FileNotFoundError: If there is no such file.
       ValueError: If one is damaged, or there is none of these crystals.
     """
     found = False
-    for entry in _read_lines(Path(path), (task.target,)):
+    for entry in _read_lines(Path(path), tuple(dict.fromkeys((task.target, *targets)))):
         if isinstance(entry, Rejected):
             yield entry
         elif entry.split is not None and not math.isnan(entry.targets.get(task.target, math.nan)):
@@ -206,12 +207,13 @@ def _read_lines(path: Path, targets: Sequence[str]) -> Iterator[Crystal | Reject
             continue
         meta = record.get("meta")
         other = meta.get("split_other") if isinstance(meta, Mapping) else None
-        own = record.get("split")
-        # A property that split_other does not name has the record's own.
-        given = [other.get(target, own) for target in targets] if isinstance(other, Mapping) else []
+        own, properties = record.get("split"), record.get("properties")
+        # A property that split_other does not name has the record's own; one that the record lacks has none.
+        known = [target for target in targets if isinstance(properties, Mapping) and properties.get(target) is not None]
+        given = [other.get(target, own) for target in known] if isinstance(other, Mapping) else []
         splits = [split for split in given if split is not None]
         if any(split != splits[0] for split in splits):
-            yield Rejected(str(record.get("id", where)), f"{where}: {', '.join(targets)} have different splits")
+            yield Rejected(str(record.get("id", where)), f"{where}: {', '.join(known)} have different splits")
         else:
             yield jsonl.crystal_of({**record, "split": splits[0]} if splits else record, where)
 

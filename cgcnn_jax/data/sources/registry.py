@@ -60,7 +60,7 @@ def _read_jarvis(request: Request) -> Iterator[Entry | Rejected]:
     benchmark = None
     if request.task:
         if request.task in sets.SETS and jarvis.is_lines(request.place):
-            return jarvis.read_task_lines(request.place, jarvis.task_of(request.task))
+            return jarvis.read_task_lines(request.place, jarvis.task_of(request.task), request.targets)
         benchmark = sets.locate(request.task) if request.task in sets.SETS else Path(request.task).expanduser()
         if not benchmark.is_file():
             known = ", ".join(one.name for one in sets.SETS.values() if one.benchmark)

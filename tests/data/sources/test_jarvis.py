@@ -98,8 +98,8 @@ def test_json_lines_carry_a_split_for_each_property(shared_data):
 
 
 def test_several_properties_are_learned_together_where_their_splits_agree(tmp_path):
-    def line(id, split, **other):
-        properties = {"f": 1.0, "g": 2.0, "h": 3.0}
+    def line(id, split, known="fgh", **other):
+        properties = dict.fromkeys(known, 1.0)
         cell = {"lattice": np.eye(3).tolist(), "species": ["Na"], "frac_coords": [[0, 0, 0]]}
         return {"id": id, "split": split, "properties": properties, "meta": {"split_other": other}, **cell}
 
@@ -120,6 +120,9 @@ def test_several_properties_are_learned_together_where_their_splits_agree(tmp_pa
         assert rejected.reason.endswith(f"{targets[0]}, {targets[1]} have different splits")
         # In the benchmark of g alone.
         assert others == ["train", "val"]
+    # What a record lacks has no split that could differ.
+    path.write_text(json.dumps(line("four", "test", "gh", g="train", h="train")) + "\n")
+    assert splits("f", "g", "h") == ["train"]
 
 
 def test_every_task_of_the_leaderboard_finds_its_property_among_the_lines(shared_data):
