@@ -72,8 +72,7 @@ def read_structure(path: Path) -> "Structure":
             return _read_document(path)
         if is_cif:
             return stated.read(CifParser(path))
-        stated.check_counts(path, n_line)
-        return stated.count(path, Structure.from_file(path))
+        return stated.count(path, stated.read_poscar(lambda: Structure.from_file(path), path, n_line))
 
     try:
         return parse(read, f"{path.name}: cannot be read")

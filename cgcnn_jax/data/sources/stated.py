@@ -9,8 +9,9 @@ and where the file gives its formula, the sites must make it.
 import itertools
 import math
 import re
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ _GROUPS_OF_ATOMS = ("OH", "NO3")  # of which pymatgen drops the one and takes on
 # pymatgen compares every site with all others under every operation: some 0.3 µs each, and a minute in all.
 _MOST_COMPARISONS = 2e8
 _LARGEST_GROUP = 192
+_HYDROGENS = "_atom_site_attached_hydrogens"
+_NO_SYMBOLS = "Elements in POSCAR cannot be determined"  # as pymatgen warns
 
 
 def read(parser: "CifParser") -> "Structure":
@@ -59,6 +62,8 @@ def read(parser: "CifParser") -> "Structure":
         _check_sites(values)
         _check_operations(values)
     structure = parser.parse_structures(primitive=False)[0]
+    for values in blocks:
+        _check_all_taken(values, len(parser.symmetry_operations))
     # Disorder and dummies are refused later, and with what to do about them.
     if blocks and structure.is_ordered and all(_plain(one.symbol) in elements.ELEMENTS for one in structure.elements):
         _check_cell(blocks[0], structure)
@@ -83,21 +88,44 @@ def count(path: Path, structure: "Structure") -> "Structure":
     return structure
 
 
-def check_counts(path: Path, n_line: int) -> None:
-    """Refuses a POSCAR of more atoms than lines, for pymatgen makes room for all of them before it looks for the first.
+def read_poscar(read: Callable[[], "Structure"], path: Path, n_line: int) -> "Structure":
+    """What pymatgen's `read` gives of a file, if that is no POSCAR which it would misread.
+
+    It makes room for all atoms that are stated before it looks for the first; calls elements H, He, Li, ... where the
+    file names none, as those of VASP 4 do; and multiplies Cartesian coordinates by a negative scale, which is the volume
+    of the cell.
 
     Raises:
       ValueError: If it is one.
     """
     if not re.search("POSCAR|CONTCAR|CHGCAR|LOCPOT|ELFCAR|AECCAR|\\.vasp$|\\.poscar$", path.name, re.IGNORECASE):
-        return
+        return read()
     with path.open(encoding="utf-8", errors="replace") as file:
         # Counts follow title, scale and three vectors; since VASP 5 a line of symbols stands between.
-        lines = list(itertools.islice(file, 5, 7))
-    for line in lines:
+        head = list(itertools.islice(file, 9))
+    for line in head[5:7]:
         n_atom = sum(_leading_integers(line))
         if n_atom > n_line:
             raise ValueError(f"it states {n_atom:,} atoms, and has {n_line:,} lines")
+    first = 6 if _leading_integers("".join(head[5:6])) else 7
+    modes = [line.strip()[:1].lower() for line in head[first : first + 2]]
+    is_cartesian = (modes[1:] if modes[:1] == ["s"] else modes[:1]) in (["c"], ["k"])
+    scale = _number("".join(head[1:2]).strip())
+    if is_cartesian and scale is not None and scale < 0:
+        raise ValueError(
+            "its scale is negative, the volume of the cell, and its coordinates are Cartesian, which pymatgen would scale "
+            "by it as well; write the lattice with a scale of 1"
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=_NO_SYMBOLS)
+        try:
+            return read()
+        except UserWarning as error:
+            if not str(error).startswith(_NO_SYMBOLS):
+                raise
+            raise ValueError(
+                "it names no elements, as POSCARs of VASP 4 do; write a line of their symbols above the numbers of atoms"
+            ) from error
 
 
 def confirms(formula: str, units: str, species: Mapping[str, int]) -> bool:
@@ -199,6 +227,16 @@ def _check_operations(values: Mapping[str, Any]) -> None:
         raise ValueError(f"the {len(texts)} symmetry operations are no group; some are missing or wrong")
 
 
+def _check_all_taken(values: Mapping[str, Any], n_taken: int) -> None:
+    """pymatgen passes over the operations of a file that has magnetic moments, for want of magnetic ones."""
+    n_stated = max(len(_column(values, tag)) for tag in OPERATIONS)
+    if n_taken < n_stated:
+        raise ValueError(
+            f"it has {n_stated} symmetry operations, of which pymatgen takes {n_taken}: beside magnetic moments it looks for "
+            "magnetic operations alone. Remove the moments (_atom_site_moment_...), of which nothing is used here"
+        )
+
+
 def _check_cell(values: Mapping[str, Any], structure: "Structure") -> None:
     for name, read in zip(_CELL, structure.lattice.parameters, strict=True):
         text = _text(values, f"_cell_{name}")
@@ -214,11 +252,17 @@ def _doubt(values: Mapping[str, Any], n_operation: int) -> str:
         named = next((group for group in groups if group.upper() not in _NO_SYMMETRY), None)
         if named:
             return f"it names the space group {named}, but no operations of it are known"
-    names = _column(values, _SYMBOL) or _column(values, _LABEL)
-    for place, name in enumerate(names):
+    for place, text in enumerate(_column(values, _HYDROGENS)):
+        if _number(text):
+            return f"site {place} has {text} hydrogen atoms attached, which have no positions"
+    symbols = _column(values, _SYMBOL)
+    for place, name in enumerate(symbols or _column(values, _LABEL)):
         match = _NAME.match(name)
         if match is None or _plain(match[1]) not in elements.ELEMENTS or name.startswith(_GROUPS_OF_ATOMS):
             return f"site {place} is called {name!r}, which is not the symbol of an element"
+        # Of labels pymatgen takes two letters in any case: HO1 is holmium to it.
+        if not symbols and name[:2].title() in elements.ELEMENTS and name[:2].title() != match[1]:
+            return f"site {place} is called {name!r}, which may be {match[1]} or {name[:2].title()}"
     return ""
 
 

@@ -179,3 +179,77 @@ def test_a_poscar_of_more_atoms_than_lines_takes_no_memory(tmp_path, counts):
         read_structure(path)
     path.write_text(f"{cell}Na Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5")
     assert len(read_structure(path)) == 2
+
+
+SALT = "Na Cl\n{scale}\n4 0 0\n0 4 0\n0 0 4\n{symbols}1 1\n{mode}\n0 0 0{na}\n{half} {half} {half}{cl}\n"
+
+
+@pytest.mark.parametrize("name", ["POSCAR", "a.vasp", "a.poscar"])
+def test_a_poscar_that_names_no_elements_is_not_one_of_hydrogen_and_helium(tmp_path, name):
+    path = tmp_path / name
+    with_symbols = {"symbols": "Na Cl\n", "na": "", "cl": ""}
+    for named in (with_symbols, {"symbols": "", "na": " Na", "cl": " Cl"}):
+        path.write_text(SALT.format(scale=1.0, mode="Direct", half=0.5, **named))
+        assert read_structure(path).formula == "Na1 Cl1"
+    path.write_text(SALT.format(scale=1.0, mode="Direct", half=0.5, symbols="", na="", cl=""))
+    with pytest.raises(CrystalError, match=rf"{name}: cannot be read \(it names no elements, as POSCARs of VASP 4 do"):
+        read_structure(path)
+
+
+@pytest.mark.parametrize("mode", ["Cartesian", "Selective dynamics\nkartesian"])
+@pytest.mark.parametrize("symbols", ["Na Cl\n", ""])
+def test_a_poscar_scaled_to_a_volume_has_no_cartesian_coordinates(tmp_path, mode, symbols):
+    path = tmp_path / "POSCAR"
+    named = {
+        "symbols": symbols,
+        "na": " T T T Na" if "S" in mode else " Na",
+        "cl": " T T T Cl" if "S" in mode else " Cl",
+    }
+    path.write_text(SALT.format(scale=-70.0, mode=mode, half=2, **named))
+    with pytest.raises(
+        CrystalError, match="its scale is negative, the volume of the cell, and its coordinates are Cart"
+    ):
+        read_structure(path)
+    path.write_text(
+        SALT.format(scale=-64.0, mode=mode.replace("Cart", "Dir").replace("kart", "dir"), half=0.5, **named)
+    )
+    assert read_structure(path).volume == pytest.approx(64.0)
+    path.write_text(SALT.format(scale=1.0, mode=mode, half=2, **named))
+    assert read_structure(path).frac_coords[1].tolist() == [0.5, 0.5, 0.5]
+
+
+def test_labels_that_may_be_two_elements_want_a_formula(tmp_path):
+    sites = "".join(f"{label} {x} 0.3 0.4 1\n" for label, x in (("O1", 0.1), ("HO1", 0.3), ("HO2", 0.5), ("Cl3", 0.8)))
+    text = ROCK_SALT[: ROCK_SALT.index("Na1 Na")].replace("_atom_site_type_symbol\n", "").replace(OPERATIONS, "")
+    text = text.replace("F m m m", "P 1")
+    with pytest.raises(
+        CrystalError, match=r"site 1 is called 'HO1', which may be H or Ho; mend it, or state the content"
+    ):
+        read(text.replace(FORMULA, "") + sites, tmp_path)
+    # What pymatgen makes of them is holmium, and the formula says otherwise.
+    with pytest.raises(CrystalError, match="its sites make"):
+        read(text.replace(FORMULA, "_chemical_formula_sum 'Cl H2 O'\n_cell_formula_units_Z 1\n") + sites, tmp_path)
+    assert sorted(read(text.replace(FORMULA, "") + sites.replace("HO", "H"), tmp_path).species.tolist()) == [
+        1,
+        1,
+        8,
+        17,
+    ]
+
+
+def test_attached_hydrogens_are_atoms_without_positions(tmp_path):
+    sites = "O1 O 0 0 0 1 {}\nCl1 Cl 0.5 0.5 0.5 1 0\n"
+    text = ROCK_SALT[: ROCK_SALT.index("Na1 Na")].replace("_occupancy\n", "_occupancy\n_atom_site_attached_hydrogens\n")
+    text = text.replace(OPERATIONS, "").replace("F m m m", "P 1").replace(FORMULA, "")
+    with pytest.raises(CrystalError, match="site 0 has 2 hydrogen atoms attached, which have no positions"):
+        read(text + sites.format(2), tmp_path)
+    assert sorted(read(text + sites.format(0), tmp_path).species.tolist()) == [8, 17]
+
+
+def test_operations_that_pymatgen_passes_over_for_moments_are_told(tmp_path):
+    moments = "loop_\n_atom_site_moment_label\n" + "".join(f"_atom_site_moment_crystalaxis_{x}\n" for x in "xyz")
+    with pytest.raises(
+        CrystalError, match=r"it has 4 symmetry operations, of which pymatgen takes 1: beside magnetic moments"
+    ):
+        read(ROCK_SALT.replace(FORMULA, "") + moments + "Na1 0 0 1\n", tmp_path)
+    assert len(read(ROCK_SALT.replace(FORMULA, ""), tmp_path).species) == 8
