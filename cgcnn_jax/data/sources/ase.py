@@ -21,7 +21,9 @@ _MOST_COLUMNS = 1000
 
 
 def read_ase(path: str | Path) -> Iterator[Crystal | Rejected]:
-    """Structures with what is recorded of them: key_value_pairs or info, and a calculator's energy as `energy` (eV).
+    """Structures with what is recorded of them: key_value_pairs or info, and a calculator's energy.
+
+    That is `energy` (eV), and `energy_per_atom` (eV/atom), which alone a network can learn that takes means over atoms.
 
     The id is the value of `id` among those, or the place: file:row of a database, file:frame (from 0) of other files.
     A structure that is not periodic in all three directions is rejected.
@@ -94,7 +96,7 @@ def _rows(path: Path) -> Iterator[tuple[int, "Atoms", Mapping[str, Any]]]:
 
     with connect(path) as database:
         for row in database.select():
-            energy = {"energy": row.energy} if "energy" in row else {}
+            energy = _energies(row.energy, row.natoms) if "energy" in row else {}
             yield row.id, row.toatoms(), energy | row.key_value_pairs
 
 
@@ -118,8 +120,13 @@ def _frames(path: Path) -> Iterator[tuple[int, "Atoms", Mapping[str, Any]]]:
 
     for number, atoms in enumerate(iread(path, index=":", do_not_split_by_at_sign=True)):
         results = atoms.calc.results if atoms.calc is not None else {}
-        energy = {"energy": results["energy"]} if "energy" in results else {}
+        energy = _energies(results["energy"], len(atoms)) if "energy" in results else {}
         yield number, atoms, energy | atoms.info
+
+
+def _energies(energy: Any, n_atom: int) -> dict[str, Any]:
+    number = _number(energy)
+    return {"energy": energy} | ({"energy_per_atom": number / n_atom} if number is not None and n_atom else {})
 
 
 def _crystal(where: str, atoms: "Atoms", known: Mapping[str, Any]) -> Crystal | Rejected:

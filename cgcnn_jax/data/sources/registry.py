@@ -97,7 +97,7 @@ SOURCES: dict[str, Source] = {
         # Of a folder; a table of another name has none.
         has_split=lambda request: request.place.suffix != ".csv" or request.place.stem in NAMES,
     ),
-    "ase": Source(lambda request: ase.read_ase(request.place), units={"energy": "eV"}),
+    "ase": Source(lambda request: ase.read_ase(request.place), units={"energy": "eV", "energy_per_atom": "eV/atom"}),
 }
 
 

@@ -35,7 +35,9 @@ def test_a_database_gives_key_value_pairs_and_energy(tmp_path, atoms, rock_salt,
         database.write(slab)
     first, second, rejected = read_ase(tmp_path / name)
     assert (first.id, second.id) == (f"{name}:1", f"{name}:2")
-    assert dict(first.targets) == {"energy": -27.25, "band_gap": 5.0, "is_metal": 0.0}
+    # Of eight atoms.
+    per_atom = -27.25 / 8
+    assert dict(first.targets) == {"energy": -27.25, "energy_per_atom": per_atom, "band_gap": 5.0, "is_metal": 0.0}
     np.testing.assert_allclose(first.lattice, rock_salt.lattice)
     np.testing.assert_array_equal(first.species, rock_salt.species)
     np.testing.assert_allclose(first.frac_coords, rock_salt.frac_coords, atol=1e-12)
