@@ -418,7 +418,12 @@ def _variables_of_init_from(
     watcher: Watcher,
 ) -> Variables:
     start = Predictor.restore(config.init_from)
-    other = configs.differences({"graph": start.about["config"]["graph"]}, {"graph": configs.to_dict(config)["graph"]})
+    # Of the quotient predictions do not depend.
+    old, new = (
+        {"graph": {key: value for key, value in one["graph"].items() if not key.startswith("quotient")}}
+        for one in (start.about["config"], configs.to_dict(config))
+    )
+    other = configs.differences(old, new)
     variables = start.variables_for(model, atom_table, scaler)
     if other:
         watcher.message(

@@ -146,7 +146,8 @@ def _split(run: FinishedRun) -> str:
         case "files":
             text = "files of ids"
         case _:
-            text = "the data's own" + (f", fold {fold}" if run.config["data"]["task"] else "")
+            # Of the sources Matbench alone has tasks with folds.
+            text = "the data's own" + (f", fold {fold}" if run.config["data"]["source"] == "matbench" else "")
     if split["by_composition"]:
         return text + ", no composition in two parts"
     return text + ", no twins in two parts" * bool(split.get("by_structure"))
@@ -154,8 +155,9 @@ def _split(run: FinishedRun) -> str:
 
 def _graph(run: FinishedRun) -> str:
     graph = run.config["graph"]
+    last = "equals of the last sharing its places" if graph.get("share_last_shell") else "whole shells"
     rules = {
-        "shells": f"{graph['num_neighbors']} nearest, whole shells",
+        "shells": f"{graph['num_neighbors']} nearest, {last}",
         "nearest": f"{graph['num_neighbors']} nearest",
         "radius": "all",
         "voronoi": "Voronoi neighbours",

@@ -297,10 +297,17 @@ def along(runs: Sequence[FinishedRun], name: str, unit: str, column: str) -> Pan
     tables, notes = {}, [f"{note} Bins hold about equally many crystals; bars are 95 % intervals of their means."]
     for run in runs:
         frame = _finite(run, name)
-        if column not in frame or not frame[column].notna().any():
-            notes.append(_without(run, what))
-        else:
+        if not len(frame):
+            notes.append(f"{run.name}: no crystal has both a label and a finite prediction.")
+        elif column in frame and frame[column].notna().any():
             tables[run.name] = residuals.along(frame, column)
+        elif column == "distance":
+            notes.append(
+                f"{run.name} has no {what}: experiments.train computes them with its report, at the end of a run that is judged "
+                "by crystals it was not trained on, unless it has very many."
+            )
+        else:
+            notes.append(_without(run, what))
     if not tables:
         return Panel(title, tuple(notes[1:]))
     # Distances in two networks have no axis in common.
