@@ -8,7 +8,8 @@ The part after the colon chooses a preset:
   paper      Table II one-hot atoms, ten distance bins, Eq. 5 as printed, no batch normalisation
   best       Eq. 5 with networks of two layers for bonds and atoms, trained by Muon on absolute errors: the most accurate
              so far (docs/benchmarks.md has what each part brings). Sets of ten thousand crystals and more want fewer
-             epochs than its 200: 40 to 80
+             epochs than its 200 (40 to 120), and the larger the less decay (optimizer.l2): weights forget what they
+             learned 1 / (learning_rate l2 steps) epochs ago, steps being those of an epoch, and about ten are good
 
 The others train with Adam and a cosine schedule, which needs a fifth of the published epochs. The published recipe is
   --config.optimizer.name=sgd --config.optimizer.learning_rate=0.02 --config.optimizer.schedule=milestones
