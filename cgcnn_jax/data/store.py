@@ -224,7 +224,8 @@ def _built(
     except BrokenExecutor as error:
         raise RuntimeError(
             "a process that builds graphs was killed, perhaps for want of memory; fewer of them (data.workers, or --workers) "
-            "need less. Where there is a cache of graphs (data.cache), those that were finished are kept there"
+            "need less. Where there is a cache of graphs (data.cache), those that were finished are kept there, and the same command "
+            "goes on"
         ) from error
 
 
