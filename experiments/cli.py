@@ -243,18 +243,18 @@ def config_file() -> tuple[Path | None, str]:
     return None, ""
 
 
-def override(config: ConfigDict, arguments: Sequence[str], group: str = "") -> None:
+def override(config: ConfigDict, arguments: Sequence[str], prefix: str = "--config.") -> None:
     """Applies --config.FIELD=VALUE arguments to a configuration that no --config names.
 
     Args:
       config: Changed in place.
       arguments: Of the command line.
-      group: Only of this group of fields, such as data.
+      prefix: Of those that are applied, such as --config.data.
 
     Raises:
       ValueError: For an unknown field or a value of the wrong type.
     """
-    given = ["", *(argument for argument in arguments if argument.startswith(f"--config.{group and f'{group}.'}"))]
+    given = ["", *(argument for argument in arguments if argument.startswith(prefix))]
     for argument in given[1:]:
         field = argument.removeprefix("--config.").partition("=")[0]
         if field not in _fields(config):

@@ -60,7 +60,7 @@ def applicability(predictor: Predictor, workdir: str | Path, arguments: Sequence
             return found
     training_ids(predictor)  # or their data would be read in vain
     config = configs.from_dict(predictor.about["config"])
-    cli.override(config, arguments, "data")
+    cli.override(config, arguments, "--config.data.")
     configs.validate(config)
     crystals = load(config, np.asarray(predictor.weights.constants["atom_table"]))
     found = Applicability.of_run(predictor, crystals)

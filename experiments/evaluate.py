@@ -45,7 +45,7 @@ def main() -> None:
     networks = ensemble.predictors if ensemble else (Predictor.restore(WORKDIR.value[0]),)
     scaler = networks[0].scaler
     config = configs.from_dict(networks[0].about["config"])
-    cli.override(config, sys.argv[1:], "data")
+    cli.override(config, sys.argv[1:], "--config.data.")
     cli.with_own_unit(config)
     configs.validate(config)
     _check_target(scaler, *configs.learned(config))

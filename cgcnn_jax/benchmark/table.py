@@ -154,11 +154,13 @@ def _section(task: Task, record: Mapping[str, Any], others: Sequence[Row]) -> li
     is_classes = task.kind == "classification"
     # What others reach on a part of the crystals says something beside ours on that part alone.
     n_judged = sum(fold["crystals"]["test"] for fold in record["folds"])
-    subsets = [row.n_subset for row in rows if row.n_subset is not None and row.on_subset is not None]
-    n_subset = min(subsets, key=lambda n: abs(n - n_judged), default=None) if record["crystals"]["missing"] else None
     # A few that had to be left out change nothing that could be told from the spread.
-    if n_subset is not None and abs(n_subset - n_judged) > _ALIKE * n_judged:
-        n_subset = None
+    near = [
+        row.n_subset
+        for row in rows
+        if row.n_subset and row.on_subset is not None and abs(row.n_subset - n_judged) <= _ALIKE * n_judged
+    ]
+    n_subset = min(near, key=lambda n: abs(n - n_judged), default=None) if record["crystals"]["missing"] else None
     of = "" if n_subset == n_judged else f", ours on {n_judged}"
     columns = {
         "model": [f"**{row.model}**" if row.is_ours else row.model for row in rows],

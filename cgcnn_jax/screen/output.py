@@ -57,7 +57,7 @@ class Output:
         """
         found = cls(path)
         found._manifest = Workdir(found.path).read_json("manifest.json")
-        found.finished = {line["shard"]: line for line in found._lines()}
+        found._find_finished()
         return found
 
     @contextlib.contextmanager
@@ -146,10 +146,13 @@ class Output:
                 )
         else:
             write_text(file, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-        self.finished = {line["shard"]: line for line in self._lines()}
+        self._find_finished()
         # A line that a kill cut short must not be continued.
         kept = "".join(json.dumps(line) + "\n" for line in self.finished.values())
         write_text(self.path / "shards.jsonl", kept)
+
+    def _find_finished(self) -> None:
+        self.finished = {line["shard"]: line for line in self._lines()}
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         """Those of shards that are there as they were written."""

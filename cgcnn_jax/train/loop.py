@@ -253,8 +253,7 @@ def fit(
         }
         if len(val):
             record |= val_record(targets[val], predict(state.predicting, val_plan)[val], scaler)
-            # As float32 both: rounded up, the best would be above an error that only equals it.
-            record["is_best"] = bool(np.float32(record["val_error"]) < np.float32(float(state.best_error)))
+            record["is_best"] = is_better(record["val_error"], float(state.best_error))
         # With nothing to choose by, the latest weights are the best.
         if record.get("is_best", True):
             state = state.replace(
@@ -317,6 +316,11 @@ def train_record(sums: Sums, scaler: TargetScaler) -> Record:
     if scaler.task == "classification":
         return record | {"train_accuracy": 1 - float(mean_error[0])}
     return record | _per_target("train_mae", mean_error * scaler.std, scaler)
+
+
+def is_better(error: float, best: float) -> bool:
+    """Whether a validation error is below the best, which is kept in float32: rounded up, that would be above its equal."""
+    return bool(np.float32(error) < np.float32(best))
 
 
 def val_record(targets: np.ndarray, values: np.ndarray, scaler: TargetScaler) -> Record:

@@ -27,6 +27,7 @@ from cgcnn_jax.train.loop import (
     Record,
     TrainSettings,
     check_validation,
+    is_better,
     is_patience_over,
     train_record,
     val_record,
@@ -277,7 +278,7 @@ def fit_population(
             }
             if values is not None:
                 record |= val_record(targets[val], values[number][val], member.scaler)
-                record["is_best"] = bool(np.float32(record["val_error"]) < best_error[number])
+                record["is_best"] = is_better(record["val_error"], best_error[number])
             is_best[number] = record.get("is_best", True)
             error[number] = record.get("val_error", np.inf)
             records[number] = record

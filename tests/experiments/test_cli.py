@@ -54,7 +54,7 @@ def test_arguments_change_a_configuration_that_none_of_them_names() -> None:
     assert (config.data.on_error, config.split.ratios) == ("skip", (0.5, 0.2, 0.3))
     assert config.model.dropout == 0.5  # the file's own
     # A run's own network stays when its data are read elsewhere.
-    cli.override(config, ["--config.data.log10=true", "--config.train.epochs=9"], "data")
+    cli.override(config, ["--config.data.log10=true", "--config.train.epochs=9"], "--config.data.")
     assert (config.data.log10, config.train.epochs) == (True, 200)
     for wrong, message in (
         ("--config.data.nope=1", "unknown field --config.data.nope; configs/base.py has every field"),
