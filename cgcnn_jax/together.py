@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.data.dataset import Dataset
-from cgcnn_jax.run import RunResult, Setup, Watcher, check_data, claim, facts, judge, prepare
+from cgcnn_jax.preparation import Setup, check_data, facts, prepare
+from cgcnn_jax.run import RunResult, Watcher, claim, judge
 from cgcnn_jax.train.checkpoint import Checkpoints, has_whole
 from cgcnn_jax.train.feed import fits_device
 from cgcnn_jax.train.loop import Diverged, Fit
@@ -65,16 +66,16 @@ class Trained:
 def prepare_together(
     runs: Sequence[Run], crystals: Dataset, checkpoints: Path, watcher: Watcher | None = None
 ) -> list[Setup]:
-    """What each run trains, from the start or from the population's checkpoints; what `run.prepare` tells is told once.
+    """What each run trains, from the start or from the population's checkpoints; what `prepare` tells is told once.
 
     Raises:
-      ValueError: As `run.prepare`, before anything is written.
+      ValueError: As `prepare`, before anything is written.
     """
     atom_table = configs.build_atom_table(runs[0].config)
     digest, has_weights = crystals.digest(atom_table), has_whole(checkpoints)
-    once = _Once(watcher or Watcher())
+    tell = _once((watcher or Watcher()).message)
     return [
-        prepare(run.config, atom_table, crystals, None, once, has_weights=has_weights, digest=digest) for run in runs
+        prepare(run.config, atom_table, crystals, None, tell, has_weights=has_weights, digest=digest) for run in runs
     ]
 
 
@@ -179,17 +180,16 @@ def fits_together(config: ConfigDict, crystals: Dataset) -> bool:
     return config.train.feed == "device" or (config.train.feed == "auto" and fits_device(crystals.graphs))
 
 
-class _Once(Watcher):
+def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
     """Passes each message on once."""
+    told: set[str] = set()
 
-    def __init__(self, watcher: Watcher) -> None:
-        self._watcher = watcher
-        self._told: set[str] = set()
+    def tell_if_new(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            tell(text)
 
-    def message(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
-            self._watcher.message(text)
+    return tell_if_new
 
 
 class _Shown:

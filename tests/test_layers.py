@@ -26,6 +26,7 @@ LEVELS = {
     "reference": 4,
     "screen": 4,
     "report": 4,
+    "preparation": 4,
     "run": 5,
     "together": 6,
     "benchmark": 7,

@@ -16,8 +16,9 @@ from cgcnn_jax.applicability import Applicability
 from cgcnn_jax.data import dataset, duplicates
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.preparation import facts
 from cgcnn_jax.report import page
-from cgcnn_jax.run import RunResult, Watcher, facts
+from cgcnn_jax.run import RunResult, Watcher
 from cgcnn_jax.run import run as run_and_report
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.workdir import Workdir

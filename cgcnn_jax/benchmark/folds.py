@@ -17,7 +17,8 @@ from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.splits import Split
 from cgcnn_jax.data.tasks import Task
 from cgcnn_jax.files import lock_if_free
-from cgcnn_jax.run import Load, Watcher, facts, run
+from cgcnn_jax.preparation import facts
+from cgcnn_jax.run import Load, Watcher, run
 from cgcnn_jax.train.checkpoint import has_whole
 from cgcnn_jax.train.loop import Diverged
 from cgcnn_jax.workdir import Workdir

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from cgcnn_jax import config as configs
 from cgcnn_jax.data import duplicates
 from cgcnn_jax.data.dataset import Dataset
-from cgcnn_jax.run import Load, Watcher, facts, load_dataset, run
+from cgcnn_jax.preparation import facts
+from cgcnn_jax.run import Load, Watcher, load_dataset, run
 from cgcnn_jax.sweep.folder import SweepFolder
 from cgcnn_jax.sweep.space import MEMBER_FIELDS, Overrides, with_overrides
 from cgcnn_jax.together import Run, fits_together, prepare_together, train_together

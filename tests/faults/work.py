@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
-from cgcnn_jax import evaluation, together
+from cgcnn_jax import evaluation, preparation, together
 from cgcnn_jax import run as runs
 from cgcnn_jax.benchmark import folds
 from cgcnn_jax.benchmark.protocol import run_task
@@ -68,7 +68,7 @@ def _remember_initial_variables(folder: Path) -> None:
     import jax
     import jax.numpy as jnp
 
-    original = runs.init_variables
+    original = preparation.init_variables
 
     def remembered(model: Any, seed: int, table: np.ndarray) -> Any:
         file = folder / f"{hashlib.sha256(f'{model} {seed} {table.shape}'.encode()).hexdigest()}.pickle"
@@ -76,7 +76,7 @@ def _remember_initial_variables(folder: Path) -> None:
             write_bytes(file, pickle.dumps(jax.device_get(original(model, seed, table))))
         return jax.tree.map(jnp.asarray, pickle.loads(file.read_bytes()))
 
-    runs.init_variables = remembered
+    preparation.init_variables = remembered
 
 
 def _bytes(tree: Any) -> str:
