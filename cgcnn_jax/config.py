@@ -451,6 +451,16 @@ def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     return new
 
 
+def portable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A `to_dict` result without the folders of the machine it is from; of files the names stay."""
+    new = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    new["init_from"] = ""
+    new["data"] |= {"path": "", "cache": "auto"}
+    new["split"]["files"] = [Path(name).name for name in new["split"]["files"]]
+    new["atoms"]["table"] = Path(new["atoms"]["table"]).name
+    return new
+
+
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Fields with an effect in which two `to_dict` results differ, as 'train.epochs: 30 -> 50'."""
     found = []

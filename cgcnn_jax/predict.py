@@ -174,6 +174,26 @@ class Predictor(TablePredictor):
         table = np.asarray(weights.constants["atom_table"])
         return cls(model, weights, scaler, configs.build_featurizer(config, table), about)
 
+    def save(self, workdir: str | Path) -> None:
+        """Writes a folder that `restore` reads, with no more in it than that takes: no training can go on there.
+
+        Paths of this machine are left out of the configuration.
+
+        Raises:
+          ValueError: If the folder holds a model already, or the predictor has no configuration, being no run's.
+        """
+        place = Workdir(workdir)
+        if "config" not in self.about:
+            raise ValueError(
+                "this predictor was put together without a configuration, which the folder must hold; save one that was restored"
+            )
+        if place.has_checkpoints:
+            raise ValueError(f"{place.path} holds a model already; choose another folder, or remove this one")
+        about = self.about | {"config": configs.portable(self.about["config"])}
+        place.claim(about["config"])
+        with Checkpoints(place.checkpoints) as checkpoints:
+            checkpoints.save_weights(self.weights, about)
+
     def predict_graphs(self, graphs: CrystalGraphs) -> np.ndarray:
         """Values in units [n_graph, n_target], or class probabilities [n_graph, num_classes], in order."""
         values = np.zeros((len(graphs.n_node), self.scaler.n_output))

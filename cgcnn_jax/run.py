@@ -187,6 +187,11 @@ def run(
             check_data(before, about)
             has_begun = before is not None
             if before is not None:
+                if not checkpoints.has_state:
+                    raise ValueError(
+                        f"{workdir.path} holds a trained network without its training, so that none can go on there; choose "
+                        f"another --workdir, and --config.init_from={workdir.path} to start from its weights"
+                    )
                 workdir.check_stored(before["config"], plain)  # config.json may be gone
             del before
             # With the last checkpoint lost, the one before would predict otherwise than the summary says.

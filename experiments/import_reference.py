@@ -20,16 +20,13 @@ INVARIANT = flags.DEFINE_bool(
 
 
 def main(*arguments: str) -> None:
-    import jax.numpy as jnp
+    import numpy as np
 
     from cgcnn_jax import config as configs
     from cgcnn_jax import reference
     from cgcnn_jax.data import elements
     from cgcnn_jax.nn.model import count_parameters
-    from cgcnn_jax.predict import describe
-    from cgcnn_jax.train.checkpoint import Checkpoints
-    from cgcnn_jax.train.optimizer import build_optimizer
-    from cgcnn_jax.train.state import init_state
+    from cgcnn_jax.predict import Predictor, describe
     from cgcnn_jax.workdir import Workdir
     from configs import base
 
@@ -57,16 +54,11 @@ def main(*arguments: str) -> None:
     config.model.crystal_layers, config.model.crystal_features = found.crystal_layers, found.crystal_features
     config.model.dropout = found.model().dropout
 
+    atom_table = np.asarray(found.weights.constants["atom_table"])
+    about = describe(config, scaler, atom_table.shape, {"train": [], "val": [], "test": []})
+    featurizer = configs.build_featurizer(config, atom_table)
+    Predictor(found.model(), found.weights, scaler, featurizer, about).save(WORKDIR.value)
     workdir = Workdir(WORKDIR.value)
-    if workdir.has_checkpoints:
-        raise ValueError(f"{workdir.path} holds a model already; choose another --workdir, or remove this one")
-    workdir.claim(configs.to_dict(config))
-    settings = configs.build_optimizer_settings(config)
-    state = init_state(found.weights.variables(), build_optimizer(settings, lambda step: 0.0), 1, averages=False)
-    state = state.replace(best_error=jnp.float32(found.validation_error), best_epoch=jnp.int32(found.epoch))
-    shape = found.weights.constants["atom_table"].shape
-    with Checkpoints(workdir.checkpoints) as checkpoints:
-        checkpoints.save(state, describe(config, scaler, shape, {"train": [], "val": [], "test": []}))
     workdir.write_json(
         "reference.json",
         {

@@ -27,6 +27,7 @@ LEVELS = {
     "screen": 4,
     "report": 4,
     "preparation": 4,
+    "export": 5,
     "run": 5,
     "together": 6,
     "benchmark": 7,

@@ -44,7 +44,20 @@ class Checkpoints:
 
     def save(self, state: TrainState, about: Mapping[str, Any]) -> None:
         """Saves under the state's step, which is that of all members of a population; nothing if that step is there."""
-        step = int(np.max(state.step))
+        # Copied to the host first: training goes on and gives the device buffers to the next state.
+        on_host = jax.device_get(state)
+        # The weights by themselves too, so that prediction depends on no optimiser.
+        self._save(int(np.max(state.step)), {"state": on_host, "weights": on_host.best}, about)
+
+    def save_weights(self, weights: Weights, about: Mapping[str, Any]) -> None:
+        """Saves weights alone, as step 0: they predict and others may start from them, but no training goes on."""
+        self._save(0, {"weights": jax.device_get(weights)}, about)
+        self._manager.wait_until_finished()
+        # orbax asks only whether these files are there, and writes the folder's name into them: others may not know it.
+        for file in self._folder.rglob("commit_success.txt"):
+            file.write_text("whole\n")
+
+    def _save(self, step: int, trees: Mapping[str, Tree], about: Mapping[str, Any]) -> None:
         if step in self._manager.all_steps():
             return
         if not self._is_tidy:
@@ -52,23 +65,21 @@ class Checkpoints:
             for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(left, ignore_errors=True)
             self._is_tidy = True
-        on_host = jax.device_get(state)
         plain = json.loads(json.dumps(dict(about)))
-        checksums = {"about": _text_checksum(plain), "state": _checksum(on_host), "weights": _checksum(on_host.best)}
-        # Copied to the host first: training goes on and gives the device buffers to the next state.
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(on_host),
-                # By themselves too, so that prediction depends on no optimiser.
-                weights=ocp.args.StandardSave(on_host.best),
-                about=ocp.args.JsonSave({"about": plain, "checksums": checksums}),
-            ),
-        )
+        checksums = {"about": _text_checksum(plain)} | {name: _checksum(tree) for name, tree in trees.items()}
+        items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        content = ocp.args.JsonSave({"about": plain, "checksums": checksums})
+        self._manager.save(step, args=ocp.args.Composite(**items, about=content))
 
     def latest_step(self) -> int:
         """Steps of the latest state, 0 if there is none."""
         return self._manager.latest_step() or 0
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the latest checkpoint is of a training that can go on, not of weights alone."""
+        checksums = self._read(lambda step: self._about(step)[1])
+        return checksums is not None and (not checksums or "state" in checksums)
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The latest state, shaped like `like`; None if there is none."""

@@ -1,0 +1,81 @@
+"""A trained network to give away: what a stranger can do with it, and what it does not say of its owner."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cgcnn_jax import Predictor
+from tests.experiments.runs import TINY, Run, directory_flags
+
+
+@pytest.fixture(scope="module")
+def exported(run: Run, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("given") / "volume"
+    run("export", f"--workdir={trained}", f"--output={folder}")
+    return folder
+
+
+def test_it_predicts_to_the_bit_what_the_run_predicts(
+    run: Run, trained: Path, exported: Path, cif_folder: Path
+) -> None:
+    inputs = f"--input={cif_folder}"
+    before, after = (run("predict", f"--workdir={folder}", inputs).stdout for folder in (trained, exported))
+    assert before.count("\n") > 50 and after == before
+    assert Predictor.restore(exported).digest() == Predictor.restore(trained).digest()
+
+
+def test_it_is_judged_by_the_run_s_own_split(
+    run: Run, trained: Path, exported: Path, cif_folder: Path, tmp_path: Path
+) -> None:
+    received = shutil.copytree(exported, tmp_path / "received")
+    run("evaluate", f"--workdir={received}", f"--config.data.path={cif_folder}")
+    again = json.loads((received / "evaluation_test" / "summary.json").read_text())["metrics"]["test"]
+    assert again == pytest.approx(json.loads((trained / "summary.json").read_text())["metrics"]["test"], rel=1e-5)
+
+
+def test_the_card_has_the_errors_of_the_run(trained: Path, exported: Path) -> None:
+    summary = json.loads((trained / "summary.json").read_text())
+    text = (exported / "card.md").read_text()
+    assert text.startswith("# volume (Å³/atom)\n")
+    n_test = summary["crystals"]["test"]
+    found = re.search(rf"- {n_test} crystals of test: volume: MAE (\S+) Å³/atom", text)
+    assert found and float(found[1]) == pytest.approx(summary["metrics"]["test"]["mae"], rel=1e-3)
+    assert f"trained on {summary['crystals']['train']} crystals" in text
+    assert f"{summary['parameters']:,} parameters" in text
+
+
+def test_it_says_nothing_of_where_it_was_made(trained: Path, exported: Path, cif_folder: Path) -> None:
+    files = [path for path in exported.rglob("*") if path.is_file()]
+    assert {"card.md", "config.json"} <= {path.name for path in files}
+    for path in files:
+        content = path.read_bytes()
+        assert not [place for place in (trained, exported, cif_folder) if str(place).encode() in content], path
+    # The optimiser's state is most of a checkpoint.
+    size, whole = (sum(path.stat().st_size for path in folder.rglob("*")) for folder in (exported, trained))
+    assert size < whole / 2
+
+
+def test_others_start_from_it_but_no_training_goes_on_there(run: Run, exported: Path, cif_folder: Path) -> None:
+    flags = (*directory_flags(cif_folder), *TINY)
+    refused = run("train", *flags, f"--workdir={exported}", status=1)
+    assert "without its training, so that none can go on there" in refused.stderr
+    assert f"--config.init_from={exported}" in refused.stderr
+    tuned = exported.parent / "tuned"
+    run("train", *flags, f"--workdir={tuned}", f"--config.init_from={exported}", "--config.train.epochs=1")
+    assert (tuned / "summary.json").exists()
+
+
+def test_neither_a_model_is_overwritten_nor_an_unfinished_run_given_away(
+    run: Run, trained: Path, exported: Path, cif_folder: Path, tmp_path: Path
+) -> None:
+    done = run("export", f"--workdir={trained}", f"--output={exported}", status=1)
+    assert "holds a model already" in done.stderr
+    absent = run("export", f"--workdir={tmp_path}", f"--output={tmp_path / 'x'}", status=1)
+    assert "must be the folder of a training run" in absent.stderr
+    # An exported network has no errors of its own to put on another card.
+    done = run("export", f"--workdir={exported}", f"--output={tmp_path / 'y'}", status=1)
+    assert "is no run that was trained to its end" in done.stderr
+    assert not (tmp_path / "y").exists()
