@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cgcnn_jax import evaluation
-from cgcnn_jax.files import write_text
+from cgcnn_jax import applicability, evaluation
+from cgcnn_jax.files import write_bytes, write_text
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.workdir import Workdir
 
@@ -12,6 +12,8 @@ CARD = "card.md"
 
 def export(workdir: str | Path, folder: str | Path) -> str:
     """Writes the network of a run without its training, as `Predictor.save`, and beside it CARD, whose text it returns.
+
+    What the run was trained on goes with it (`Applicability.save`) where it is known already.
 
     Raises:
       FileNotFoundError: If there is no run with a checkpoint.
@@ -26,6 +28,9 @@ def export(workdir: str | Path, folder: str | Path) -> str:
         )
     text = card(predictor, run)
     predictor.save(folder)
+    known = run.path / applicability.FILE
+    if known.exists():
+        write_bytes(Workdir(folder).path / applicability.FILE, known.read_bytes())
     write_text(Workdir(folder).path / CARD, text)
     return text
 

@@ -2,9 +2,10 @@
 
 python -m experiments.export --workdir=DIR --output=FOLDER
 
-FOLDER stands for a --workdir wherever a model is used (predict, evaluate, interpret, screen), and others fine-tune it by
---config.init_from=FOLDER. It is a tenth of DIR's size, and says nothing of this machine but its processor. The ids of the crystals
-it was trained on are in it, so that nobody judges it by those; their structures and labels are not.
+FOLDER stands for a --workdir wherever a model is used (predict, evaluate, interpret, screen), and training starts
+from it by --config.init_from=FOLDER. The ids of the crystals it was trained on are in it, so that nobody judges it by
+those; their structures and labels are not. `experiments.interpret --workdir=DIR`, run before, adds what warns of
+crystals unlike these (applicability.npz: their formulas, and their vectors in the network).
 """
 
 from absl import flags

@@ -1,5 +1,6 @@
 """A trained network to give away: what a stranger can do with it, and what it does not say of its owner."""
 
+import csv
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from tests.experiments.runs import TINY, Run, directory_flags
 @pytest.fixture(scope="module")
 def exported(run: Run, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("given") / "volume"
+    run("interpret", f"--workdir={trained}")  # which keeps what the run was trained on
     run("export", f"--workdir={trained}", f"--output={folder}")
     return folder
 
@@ -45,6 +47,15 @@ def test_the_card_has_the_errors_of_the_run(trained: Path, exported: Path) -> No
     assert found and float(found[1]) == pytest.approx(summary["metrics"]["test"]["mae"], rel=1e-3)
     assert f"trained on {summary['crystals']['train']} crystals" in text
     assert f"{summary['parameters']:,} parameters" in text
+
+
+def test_it_knows_what_it_was_trained_on_without_the_data(
+    run: Run, exported: Path, cif_folder: Path, tmp_path: Path
+) -> None:
+    trained_on = Predictor.restore(exported).about["split"]["train"][0]
+    run("interpret", f"--workdir={exported}", f"--input={cif_folder / trained_on}.cif", f"--output={tmp_path / 'seen'}")
+    row = next(csv.DictReader((tmp_path / "seen" / "neighbours.csv").open()))
+    assert row["neighbour_1"] == trained_on and float(row["distance_1"]) < 1e-4 and not row["reason"]
 
 
 def test_it_says_nothing_of_where_it_was_made(trained: Path, exported: Path, cif_folder: Path) -> None:
