@@ -63,12 +63,12 @@ def main() -> None:
         if not INPUT.value:
             raise
         _say(f"no neighbours.csv: {error}")
+    if known and QUANTILE.value is not None:
+        known = dataclasses.replace(known, quantile=QUANTILE.value)
     if not INPUT.value:
         assert known is not None
         print(f"{len(known.ids)} training crystals, the distance that is far: {known.threshold:.4g}")
         return
-    if known and QUANTILE.value is not None:
-        known = dataclasses.replace(known, quantile=QUANTILE.value)
     try:
         interpret.check_sites(predictor)
     except ValueError as error:

@@ -162,6 +162,13 @@ class VoronoiBonds:
 
     def find(self, crystal: Crystal) -> Edges:
         radius = elements.covalent_radii()[crystal.species]
+        if (unknown := np.flatnonzero(np.isnan(radius))).size:
+            site = int(unknown[0])
+            raise CrystalError(
+                f"{crystal.id}: site {site} ({elements.symbol(crystal.species[site])}) has no covalent radius in Cordero's "
+                "table, which the Voronoi rule needs (Bk and heavier); choose another graph.neighbors, or leave the crystal "
+                "out (data.on_error=skip)"
+            )
         edges = _sorted(_within(crystal, self.cutoff))
         _check_apart(crystal, edges)  # Qhull has no cell for one of two atoms in one place
         bound = radius[edges.receivers] + radius[edges.senders] + self.tolerance

@@ -365,6 +365,16 @@ def test_an_isolated_atom_is_refused(rule, message):
         rule.find(ARGON)
 
 
+def test_an_element_without_a_covalent_radius_has_no_voronoi_bonds():
+    # Cordero's table ends at Cm.
+    heavy = Crystal.from_arrays("heavy", 3 * np.eye(3), ["Cm", "Bk"], [[0, 0, 0], [0.5] * 3])
+    with pytest.raises(
+        CrystalError, match=r"heavy: site 1 \(Bk\) has no covalent radius .* choose another graph.neighbors"
+    ):
+        VoronoiBonds().find(heavy)
+    WholeShells().find(heavy)
+
+
 def test_a_wide_enough_cutoff_reaches_the_next_image():
     assert shells_of(WholeShells(12, cutoff=21.0).find(ARGON), 0) == [(20.0, 6)]
 

@@ -14,8 +14,7 @@ from cgcnn_jax.applicability import Applicability
 from cgcnn_jax.nn.model import init_variables
 from cgcnn_jax.predict import describe
 from cgcnn_jax.train.checkpoint import Checkpoints
-from cgcnn_jax.train.optimizer import build_optimizer
-from cgcnn_jax.train.state import init_state
+from cgcnn_jax.train.state import Weights
 from cgcnn_jax.workdir import Workdir
 from configs import base
 from tests.experiments.runs import Run
@@ -23,7 +22,7 @@ from tests.experiments.runs import Run
 
 @pytest.fixture(scope="module")
 def site_run(cif_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of a site model that was stopped after no step: random weights do as well here."""
+    """The folder of a site model with random weights, which do as well here."""
     config = base.get_config()
     config.data.source, config.data.path, config.data.workers = "directory", str(cif_folder), 1
     config.data.target, config.data.unit = "volume", "Å³/atom"
@@ -32,13 +31,11 @@ def site_run(cif_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     scaler = TargetScaler("regression", ("volume",), ("Å³/atom",), (15.0,), (5.0,))
     table = configs.build_atom_table(config)
     variables = init_variables(configs.build_model(config, table.shape, 1), 0, table)
-    optimizer = build_optimizer(configs.build_optimizer_settings(config), lambda step: 0.0)
-    state = init_state(variables, optimizer, 1, averages=False)
     workdir = Workdir(tmp_path_factory.mktemp("site"))
     workdir.claim(configs.to_dict(config))
     split = {"train": [f"x{n}" for n in range(4, 40)], "val": ["x0"], "test": ["x1", "x2", "x3"]}
     with Checkpoints(workdir.checkpoints) as checkpoints:
-        checkpoints.save(state, describe(config, scaler, table.shape, split))
+        checkpoints.save_weights(Weights(**variables), describe(config, scaler, table.shape, split))
     return workdir.path
 
 
@@ -99,6 +96,13 @@ def test_training_crystals_are_their_own_nearest_and_broken_files_keep_a_row(exp
     known = Applicability.load(site_run)
     assert list(known.ids) == train
     assert table["threshold"][0] == pytest.approx(known.threshold, rel=1e-6)
+
+
+def test_the_distance_that_is_far_is_the_quantile_asked_for(run: Run, site_run: Path, explained: Path) -> None:
+    known = Applicability.load(site_run)
+    for flags, quantile in (((), 0.95), (("--quantile=0.5",), 0.5)):
+        far = float(np.quantile(known.spacing, quantile))
+        assert f"the distance that is far: {far:.4g}\n" in run("interpret", f"--workdir={site_run}", *flags).stdout
 
 
 def test_the_other_files_are_there(explained: Path) -> None:

@@ -76,7 +76,17 @@ def read(parser: "CifParser") -> "Structure":
 
 
 def count(path: Path, structure: "Structure") -> "Structure":
-    """The structure of an XSF or CSSR file. Raises ValueError unless it has as many atoms as the file says."""
+    """The structure of an XSF or CSSR file.
+
+    Raises:
+      ValueError: Unless it is periodic in all directions, and has as many atoms as the file says.
+    """
+    kind = path.suffix.lower() == ".xsf" and re.search(r"^\s*(SLAB|POLYMER)\b", path.read_text(), re.MULTILINE)
+    if kind:
+        raise ValueError(
+            f"a {kind[1]}, which is not periodic in all directions, and would be read as a crystal; if its empty space is "
+            "part of the cell, write CRYSTAL there"
+        )
     pattern = {".xsf": r"^\s*PRIMCOORD[^\n]*\s+(\d+)", ".cssr": r"\A[^\n]*\n[^\n]*\n\s*(\d+)"}.get(path.suffix.lower())
     if pattern is None:
         return structure

@@ -158,6 +158,16 @@ def test_a_file_that_counts_its_atoms_must_have_them(tmp_path, suffix):
         CrystalFile("b", path).read()
 
 
+@pytest.mark.parametrize("kind", ["SLAB", "POLYMER"])
+def test_an_xsf_of_less_than_three_periods_is_no_crystal(tmp_path, kind):
+    text = read(ROCK_SALT, tmp_path).to_structure().to(fmt="xsf")
+    assert text.count("CRYSTAL") == 1
+    path = tmp_path / "c.xsf"
+    path.write_text(text.replace("CRYSTAL", kind))
+    with pytest.raises(CrystalError, match=f"c.xsf: cannot be read .a {kind}, which is not periodic in all directions"):
+        CrystalFile("c", path).read()
+
+
 def test_deuterium_is_hydrogen_in_formulas_too():
     assert stated.confirms("D2 O", "4", {"H": 8, "O": 4})
     assert stated.confirms("H2 O", "4", {"D": 8, "O": 4})
