@@ -452,9 +452,9 @@ def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def portable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A `to_dict` result without the folders of the machine it is from; of files the names stay."""
+    """A `to_dict` result for other machines: without the data's place, and of other paths the names alone."""
     new = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
-    new["init_from"] = ""
+    new["init_from"] = Path(str(new.get("init_from", ""))).name
     new["data"] |= {"path": "", "cache": "auto"}
     new["split"]["files"] = [Path(name).name for name in new["split"]["files"]]
     new["atoms"]["table"] = Path(new["atoms"]["table"]).name

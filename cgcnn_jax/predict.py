@@ -4,6 +4,8 @@ import functools
 import hashlib
 import json
 import operator
+import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -21,6 +23,7 @@ from cgcnn_jax.data import batching, elements, sources
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.portion import Portion, build
+from cgcnn_jax.files import write_bytes
 from cgcnn_jax.graph import CrystalGraphs, Offsets, PadBudget, members, offsets, select
 from cgcnn_jax.nn.model import CGCNN, Variables, init_variables
 from cgcnn_jax.scaling import TargetScaler
@@ -174,25 +177,40 @@ class Predictor(TablePredictor):
         table = np.asarray(weights.constants["atom_table"])
         return cls(model, weights, scaler, configs.build_featurizer(config, table), about)
 
-    def save(self, workdir: str | Path) -> None:
-        """Writes a folder that `restore` reads, with no more in it than that takes: no training can go on there.
+    def save(self, folder: str | Path, files: Mapping[str, bytes] | None = None) -> None:
+        """Writes a folder that `restore` reads, for others: weights, configuration, ids of the split; no training goes on there.
 
-        Paths of this machine are left out of the configuration.
+        Paths of this machine are left out of the configuration. An element table of one's own becomes a file beside it,
+        which `atoms.table` must name where training starts from these weights.
+
+        Args:
+          folder: To be made, whole or not at all.
+          files: Name -> content of what else is to be in it.
 
         Raises:
-          ValueError: If the folder holds a model already, or the predictor has no configuration, being no run's.
+          ValueError: If the folder is there, or the predictor has no configuration, being no run's.
         """
-        place = Workdir(workdir)
+        place = Path(folder).expanduser()
+        if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+            raise ValueError(f"{place} is there already; name a new folder")
         if "config" not in self.about:
             raise ValueError(
-                "this predictor was put together without a configuration, which the folder must hold; save one that was restored"
+                "this predictor was put together without a configuration, which the folder must hold; save one that was "
+                "restored"
             )
-        if place.has_checkpoints:
-            raise ValueError(f"{place.path} holds a model already; choose another folder, or remove this one")
-        about = self.about | {"config": configs.portable(self.about["config"])}
-        place.claim(about["config"])
-        with Checkpoints(place.checkpoints) as checkpoints:
+        about = self.about | {"config": configs.portable(configs.upgraded(self.about["config"]))}
+        table = np.asarray(self.weights.constants["atom_table"])
+        partial = Workdir(place.with_name(f".{place.name}.partial"))
+        shutil.rmtree(partial.path, ignore_errors=True)
+        partial.claim(about["config"])
+        if not _is_named(about["config"], table):
+            name = about["config"]["atoms"]["table"]
+            elements.write_atom_init(partial.path / ("atom_init.json" if name == "auto" else name), table)
+        for name, content in (files or {}).items():
+            write_bytes(partial.path / name, content)
+        with Checkpoints(partial.checkpoints) as checkpoints:
             checkpoints.save_weights(self.weights, about)
+        os.replace(partial.path, place)
 
     def predict_graphs(self, graphs: CrystalGraphs) -> np.ndarray:
         """Values in units [n_graph, n_target], or class probabilities [n_graph, num_classes], in order."""
@@ -265,7 +283,10 @@ class Predictor(TablePredictor):
                     f"{want.get(name)} here; set config.model, config.atoms and config.bonds as in its config.json"
                 )
         if not np.array_equal(mine["constants"]["atom_table"], atom_table):
-            raise ValueError("the weights of config.init_from were trained with another element table (config.atoms)")
+            raise ValueError(
+                "the weights of config.init_from were trained with another element table (config.atoms); where that was one of "
+                "their owner's, its file lies in an exported network's folder"
+            )
         if scaler.task == "classification":
             return mine
         old_std, new_std = np.array(self.scaler.std), np.array(scaler.std)
@@ -331,6 +352,10 @@ class Predictor(TablePredictor):
         """Changes when a weight, a scale or a setting of the graphs or the network does."""
         config = self.about.get("config", {})  # there is none where a predictor was put together by hand
         settings = {key: config.get(key) for key in ("atoms", "bonds", "graph", "model")}
+        if (
+            "atoms" in config
+        ):  # of a table's path the name, as in a folder for others; what is in it is among the weights
+            settings["atoms"] = config["atoms"] | {"table": Path(config["atoms"]["table"]).name}
         content = hashlib.sha256(json.dumps([settings, self.scaler.to_dict()], sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.weights.variables()):
             content.update(jax.tree_util.keystr(path).encode())
@@ -437,6 +462,14 @@ def portions(entries: Iterable[Entry | Rejected]) -> Iterator[list[Entry | Rejec
 def compiled_for(model: CGCNN, function: Callable[..., Any]) -> Any:
     """function(model, weights, graphs), compiled. Networks of one architecture, as ensembles are, share it."""
     return jax.jit(functools.partial(function, model))
+
+
+def _is_named(config: Mapping[str, Any], table: np.ndarray) -> bool:
+    """Whether the element table is one of the library's, so that its name in the configuration is enough."""
+    name = "released" if config["atoms"]["table"] == "auto" else config["atoms"]["table"]
+    if name not in elements.TABLES:
+        return False
+    return np.array_equal(table, elements.atom_features(name, properties=config["atoms"]["properties"]))
 
 
 @functools.lru_cache(maxsize=32)

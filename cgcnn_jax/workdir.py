@@ -122,7 +122,7 @@ class Workdir:
         return content
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        write_text(self.path / name, json.dumps(_finite(content), indent=2) + "\n")
+        write_text(self.path / name, as_json(content))
 
     def write_csv(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         write_text(self.path / name, as_csv(header, rows))
@@ -167,6 +167,11 @@ class Workdir:
     def append_record(self, record: Mapping[str, Any]) -> None:
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(_finite(record)) + "\n")
+
+
+def as_json(content: Mapping[str, Any]) -> str:
+    """JSON text; null where a number is NaN or infinite."""
+    return json.dumps(_finite(content), indent=2) + "\n"
 
 
 def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -3,9 +3,11 @@
 python -m experiments.export --workdir=DIR --output=FOLDER
 
 FOLDER stands for a --workdir wherever a model is used (predict, evaluate, interpret, screen), and training starts
-from it by --config.init_from=FOLDER. The ids of the crystals it was trained on are in it, so that nobody judges it by
-those; their structures and labels are not. `experiments.interpret --workdir=DIR`, run before, adds what warns of
-crystals unlike these (applicability.npz: their formulas, and their vectors in the network).
+from it by --config.init_from=FOLDER. Who has it can read the ids of the crystals that trained, validated and tested the
+network, so that nobody judges it by those that it was trained on (but not those of a model that it started from), and on
+which machine that was; structures and labels are not in it. Where `experiments.interpret --workdir=DIR` was run before,
+applicability.npz goes with it, which warns of crystals unlike the training crystals: their formulas, and their vectors
+in the network.
 """
 
 from absl import flags
@@ -20,8 +22,8 @@ def main() -> None:
     cli.prepare()
     from cgcnn_jax.export import CARD, export
 
-    print(export(WORKDIR.value, OUTPUT.value).split("```")[0].strip())
-    print(f"exported  {OUTPUT.value}/{CARD}")
+    print(export(WORKDIR.value, OUTPUT.value))
+    print(f"exported  {OUTPUT.value}, what it is: {CARD}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def main(*arguments: str) -> None:
     from cgcnn_jax.data import elements
     from cgcnn_jax.nn.model import count_parameters
     from cgcnn_jax.predict import Predictor, describe
-    from cgcnn_jax.workdir import Workdir
+    from cgcnn_jax.workdir import as_json
     from configs import base
 
     path = CHECKPOINT.value or next(iter(arguments), None)
@@ -57,23 +57,20 @@ def main(*arguments: str) -> None:
     atom_table = np.asarray(found.weights.constants["atom_table"])
     about = describe(config, scaler, atom_table.shape, {"train": [], "val": [], "test": []})
     featurizer = configs.build_featurizer(config, atom_table)
-    Predictor(found.model(), found.weights, scaler, featurizer, about).save(WORKDIR.value)
-    workdir = Workdir(WORKDIR.value)
-    workdir.write_json(
-        "reference.json",
-        {
-            "file": str(path),
-            "epoch": found.epoch,
-            "validation_error": found.validation_error,
-            "arguments": found.arguments,
-        },
-    )
+    origin = {
+        "file": str(path),
+        "epoch": found.epoch,
+        "validation_error": found.validation_error,
+        "arguments": found.arguments,
+    }
+    predictor = Predictor(found.model(), found.weights, scaler, featurizer, about)
+    predictor.save(WORKDIR.value, {"reference.json": as_json(origin).encode()})
     n_parameter = count_parameters(found.weights.variables())
     print(
         f"{scaler.names[0]} ({scaler.units[0] or 'no unit'}): {found.num_convs} convolutions, {n_parameter} parameters"
     )
     print(f"stored validation {'AUC' if scaler.task == 'classification' else 'error'} {found.validation_error:.4g}")
-    print(f"predict   python -m experiments.predict --workdir={workdir.path} --input=YOUR_CIFS")
+    print(f"predict   python -m experiments.predict --workdir={WORKDIR.value} --input=YOUR_CIFS")
 
 
 if __name__ == "__main__":

@@ -133,7 +133,9 @@ class Checkpoints:
                 return self._read(read)  # a training that goes on meanwhile has put others in its place
             before = max((one for one in steps if one < step), default=None)
             way_out = (
-                "It is the only one, so that the run must be trained again, in another folder"
+                "It holds a network without its training, which whoever has that must export again"
+                if step == 0
+                else "It is the only one, so that the run must be trained again, in another folder"
                 if before is None
                 else f"Remove that folder, and step {before}, the one before, is taken instead"
             )

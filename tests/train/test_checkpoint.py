@@ -122,6 +122,17 @@ def test_a_checkpoint_from_before_there_were_checksums_is_read(saved, state, tmp
     file.write_text(json.dumps(json.loads(file.read_text())["about"]))
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.about() == {"epochs": 2} and int(checkpoints.restore(state).step) == 10
+        assert checkpoints.has_state
+
+
+def test_weights_alone_are_told_from_a_training(saved, state, tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        assert not checkpoints.has_state
+        checkpoints.save_weights(state.best, {"epochs": 1})
+    with Checkpoints(tmp_path) as alone, Checkpoints(saved) as whole:
+        assert (alone.has_state, whole.has_state) == (False, True)
+        assert alone.about() == {"epochs": 1}
+        jax.tree.map(np.testing.assert_array_equal, alone.restore_weights(state.best), state.best)
 
 
 def test_who_reads_while_another_trains_takes_the_checkpoint_that_is_there(saved, state, tmp_path):

@@ -43,6 +43,8 @@ _UNCERTAINTY = re.compile(r"\(.*")
 _NAME = re.compile(r"([A-Z][a-z]?)(?![a-z])")
 _GROUPS_OF_ATOMS = ("OH", "NO3")  # of which pymatgen drops the one and takes one atom of the other
 # pymatgen compares every site with all others under every operation: some 0.3 µs each, and a minute in all.
+_LESS_THAN_CRYSTAL = re.compile(r"^\s*(SLAB|POLYMER)\s*$", re.MULTILINE | re.IGNORECASE)  # of an XSF
+
 _MOST_COMPARISONS = 2e8
 _LARGEST_GROUP = 192
 _HYDROGENS = "_atom_site_attached_hydrogens"
@@ -81,7 +83,7 @@ def count(path: Path, structure: "Structure") -> "Structure":
     Raises:
       ValueError: Unless it is periodic in all directions, and has as many atoms as the file says.
     """
-    kind = path.suffix.lower() == ".xsf" and re.search(r"^\s*(SLAB|POLYMER)\b", path.read_text(), re.MULTILINE)
+    kind = path.suffix.lower() == ".xsf" and _LESS_THAN_CRYSTAL.search(path.read_text())
     if kind:
         raise ValueError(
             f"a {kind[1]}, which is not periodic in all directions, and would be read as a crystal; if its empty space is "

@@ -158,7 +158,7 @@ def test_a_file_that_counts_its_atoms_must_have_them(tmp_path, suffix):
         CrystalFile("b", path).read()
 
 
-@pytest.mark.parametrize("kind", ["SLAB", "POLYMER"])
+@pytest.mark.parametrize("kind", ["SLAB", "Polymer"])
 def test_an_xsf_of_less_than_three_periods_is_no_crystal(tmp_path, kind):
     text = read(ROCK_SALT, tmp_path).to_structure().to(fmt="xsf")
     assert text.count("CRYSTAL") == 1
