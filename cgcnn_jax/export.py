@@ -6,6 +6,8 @@ The card needs the extra `report`; `Predictor.save` writes the network alone.
 import dataclasses
 from pathlib import Path
 
+import pandas as pd
+
 from cgcnn_jax import config as configs
 from cgcnn_jax.applicability import FILE, Applicability
 from cgcnn_jax.predict import Predictor
@@ -56,16 +58,22 @@ def export(workdir: str | Path, folder: str | Path) -> str:
 
 def card(run: FinishedRun) -> str:
     """On what a run's network was trained, with what errors, where and by which versions; Markdown."""
-    shown = dataclasses.replace(run, config=configs.portable(run.config))
+    shown = dataclasses.replace(run, name="", config=configs.portable(run.config))
     title = ", ".join(f"{name} ({unit})" if unit else name for name, unit in run.units.items())
-    parts = [f"# {title}", "```bash\npython -m experiments.predict --workdir=FOLDER --input=YOUR_CRYSTALS\n```"]
-    for name, unit in run.units.items():
-        parts += _part(panels.errors([run], name, unit), f"Errors of {name}")
-    parts += _part(facts.setup([shown])) + _part(facts.machine([run]))
-    return "\n\n".join(parts) + "\n"
+    machine = pd.concat(list(facts.machine([shown]).tables.values()))
+    return "\n\n".join(
+        [
+            f"# {title}",
+            "```bash\npython -m experiments.predict --workdir=FOLDER --input=YOUR_CRYSTALS\n```",
+            *(_section(panels.errors([shown], name, unit), f"Errors of {name}") for name, unit in run.units.items()),
+            _section(facts.setup([shown])),
+            _section(Panel("Hardware and software", tables={"": machine})),
+        ]
+    )
 
 
-def _part(panel: Panel, title: str = "") -> list[str]:
+def _section(panel: Panel, title: str = "") -> str:
+    """The first table of a panel, and what is said of it."""
     table = next(iter(panel.tables.values()))
     rows = [[str(name), *row] for name, row in zip(table.index, table.to_numpy().tolist(), strict=True)]
-    return [f"## {title or panel.title}", gallery.markdown_table(["", *table.columns], rows).strip(), *panel.notes]
+    return "\n\n".join([f"## {title or panel.title}", gallery.markdown_table(["", *table.columns], rows), *panel.notes])
