@@ -113,14 +113,18 @@ def _try_one(
             pruning = _Pruning(watcher, taken)
             try:
                 trial, crystals = _prepared(config, number, overrides, crystals_of)
+                watcher.message(f"\ntrial {number} of {n_trial}: {_changes(trial)}")
+                # The weights of init_from fit networks of their own shape alone.
+                reshapes = bool(config.init_from) and bool(_groups(overrides) & {"model", "atoms", "bonds"})
+                with _blaming(number, overrides, reshapes):
+                    has_ended = train_one(trial, folder, crystals, pruning, command)
             except _Unusable as error:
                 watcher.message(f"\n{error}")
                 folder.end_failed(number, overrides, error)
             else:
-                watcher.message(f"\ntrial {number} of {n_trial}: {_changes(trial)}")
-                if not train_one(trial, folder, crystals, pruning, command):
-                    if not pruning.is_pruned:
-                        return False
+                if not has_ended and not pruning.is_pruned:
+                    return False
+                if not has_ended:
                     folder.end_pruned(number, overrides)
         record = folder.record(number)
         # One that diverged or failed, too, is to be kept away from, which optuna learns of pruned trials alone.
@@ -158,13 +162,18 @@ def _prepared(config: ConfigDict, number: int, overrides: Overrides, crystals_of
         trial = make_trial(config, number, overrides)
     except ValueError as error:
         raise _Unusable(str(error)) from error
-    changed = {name.split(".")[0] for name in overrides}
+    changed = _groups(overrides)
     with _blaming(number, overrides, bool(changed & {"data", "graph", "atoms"})):
         crystals = crystals_of(trial.config)
     with _blaming(number, overrides, bool(changed & {"data", "split"})):
         if not len(configs.build_split(trial.config, crystals)["val"]):
             raise ValueError("a search chooses by the validation error, and config.split leaves val empty")
     return trial, crystals
+
+
+def _groups(overrides: Overrides) -> set[str]:
+    """Of the fields that a trial changes."""
+    return {name.split(".")[0] for name in overrides}
 
 
 @contextlib.contextmanager

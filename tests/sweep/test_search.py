@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from cgcnn_jax.data.dataset import DataError
+from cgcnn_jax.run import run
 from cgcnn_jax.sweep import Integers, Uniform, search
 from cgcnn_jax.sweep.folder import SweepFolder
 from cgcnn_jax.sweep.runner import SweepWatcher
@@ -170,6 +171,18 @@ def test_a_choice_that_cannot_be_trained_fails_by_itself(quick, tmp_path):
     assert table["reason"][failed].str.contains("config.model.pool=site predicts a number per atom").all()
     assert [number for number, _ in quick] == table["trial"][~failed].tolist()
     assert [trial.state == STATES.PRUNED for trial in journal(tmp_path)] == failed.tolist()
+
+
+def test_a_network_that_old_weights_do_not_fit_fails_by_itself(tmp_path):
+    own = config()
+    run(own, tmp_path / "old", data=load, report=False)
+    own.init_from, own.train.epochs = str(tmp_path / "old"), 1
+    assert run_search(own, {"model.features": [4, 5]}, tmp_path / "search", 4, data=load)
+    table = pd.read_csv(tmp_path / "search" / "results.csv")
+    fits = table["model.features"] == 4
+    assert 0 < fits.sum() < 4
+    assert (table["status"] == np.where(fits, "finished", "failed")).all()
+    assert table["reason"][~fits].str.contains("the weights of config.init_from do not fit this network").all()
 
 
 def test_a_search_of_which_nothing_can_be_trained_ends(quick, tmp_path):
