@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from cgcnn_jax.data import elements, store
 from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.data.portion import Portion
 from cgcnn_jax.files import write_bytes
 from cgcnn_jax.graph import CrystalGraphs
-from cgcnn_jax.predict import Predictor
+from cgcnn_jax.predict import Predictor, TablePredictor, portion_table
 from cgcnn_jax.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -216,6 +218,44 @@ class Applicability:
     @cached_property
     def _searched(self) -> "NearestNeighbors":
         return _search(self.vectors)
+
+
+class JudgingPredictor(TablePredictor):
+    """A predictor that says of each crystal whether it lies outside of what the network was trained on.
+
+    `predict` and `predict_entries` have it in the column `outside`, after the predictions: why, or nothing if it lies
+    within.
+
+    Attributes:
+      predictor: The network.
+      known: What it was trained on.
+      featurizer: Structure to graph.
+    """
+
+    def __init__(self, predictor: Predictor, known: Applicability) -> None:
+        """Raises ValueError if `known` is of other weights."""
+        if not known.is_of(predictor):
+            raise ValueError(f"{FILE} is of other weights than those that predict; make it anew")
+        self.predictor, self.known, self.featurizer = predictor, known, predictor.featurizer
+
+    @classmethod
+    def restore(cls, workdir: str | Path) -> "JudgingPredictor":
+        """From the folder of a run, or of an exported network; see `Predictor.restore` and `Applicability.load`."""
+        return cls(Predictor.restore(workdir), Applicability.load(workdir))
+
+    def columns(self) -> list[str]:
+        """Names of the columns between formula and reason, in `predict_entries`."""
+        return [*self.predictor.columns(), "outside"]
+
+    def predict_portion(self, portion: Portion) -> pd.DataFrame:
+        """A row per structure of a portion, as `predict_entries`."""
+        graphs = portion.store.graphs
+        seen = self.predictor.inspect_graphs(graphs)
+        reasons = self.known.judge(graphs, seen.crystals).reasons
+        table = portion_table(portion, self.predictor.columns(), seen.values, self.predictor.cells)
+        outside = [None if row is None else reasons[row] for row in portion.rows()]
+        table.insert(len(table.columns) - 1, "outside", outside)
+        return table
 
 
 def training_ids(predictor: Predictor) -> list[str]:

@@ -76,4 +76,6 @@ def _section(panel: Panel, title: str = "") -> str:
     """The first table of a panel, and what is said of it."""
     table = next(iter(panel.tables.values()))
     rows = [[str(name), *row] for name, row in zip(table.index, table.to_numpy().tolist(), strict=True)]
-    return "\n\n".join([f"## {title or panel.title}", gallery.markdown_table(["", *table.columns], rows), *panel.notes])
+    return "\n\n".join(
+        [f"## {title or panel.title}", gallery.markdown_table(["", *table.columns], rows).strip(), *panel.notes]
+    )

@@ -4,16 +4,22 @@ python -m experiments.predict --workdir=DIR [--workdir=...] --input=FILE_OR_FOLD
 
 Inputs are CIF or POSCAR files, folders of them (an id_prop.csv is not needed), .jsonl(.gz) files, or files of Matbench,
 CDVAE and ase.
-The output has a row per structure, in input order; a structure without prediction has a reason instead. Several --workdir,
-of runs that differ in their seeds, predict together: the mean, and in the column std how far they agree.
+The output has a row per structure, in input order; a structure without prediction has a reason instead. Where DIR has
+applicability.npz (experiments.interpret makes it), the column outside says why a structure is unlike those that the
+network was trained on. Several --workdir, of runs that differ in their seeds, predict together: the mean, and in the
+column std how far they agree.
 """
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from experiments import cli
+
+if TYPE_CHECKING:
+    from cgcnn_jax.predict import TablePredictor
 
 WORKDIR = flags.DEFINE_multi_string(
     "workdir", None, "Folder of a training run; several are an ensemble.", required=True
@@ -28,15 +34,13 @@ def main() -> None:
     from cgcnn_jax.data.sources import read_inputs
     from cgcnn_jax.ensemble import Ensemble
     from cgcnn_jax.files import write_text
-    from cgcnn_jax.predict import Predictor
 
     output = Path(OUTPUT.value).expanduser() if OUTPUT.value else None
     if output and not output.absolute().parent.is_dir():
         raise ValueError(f"--output={output}: there is no folder {output.absolute().parent}")
     if output and output.is_dir():
         raise ValueError(f"--output={output} is a folder; name a CSV file in it")
-    several = len(WORKDIR.value) > 1
-    predictor = Ensemble.restore(WORKDIR.value) if several else Predictor.restore(WORKDIR.value[0])
+    predictor = Ensemble.restore(WORKDIR.value) if len(WORKDIR.value) > 1 else _one(WORKDIR.value[0])
     with (
         cli.graph_workers(WORKERS.value) as executor,
         cli.bar(desc="predicting", unit="crystal", leave=False) as bar,
@@ -50,6 +54,8 @@ def main() -> None:
     failed = int((table["reason"] != "").sum())
     where = f" in {output}" if output else ""
     print(f"{len(table) - failed} predictions{where}, {failed} structures without one", file=sys.stderr)
+    if "outside" in table and (outside := int((table["outside"].fillna("") != "").sum())):
+        print(f"{outside} lie outside of what the network was trained on; the column outside says why", file=sys.stderr)
     if twice := int(table["id"].duplicated().sum()):
         print(
             f"{twice} rows have the id of an earlier one (files of one name); the folder above them as --input gives each its own",
@@ -57,6 +63,22 @@ def main() -> None:
         )
     if failed == len(table):
         raise ValueError("no structure could be predicted; the reasons stand in the last column")
+
+
+def _one(workdir: str) -> "TablePredictor":
+    """The network of a folder, and what judges structures by its training crystals if that is known."""
+    from cgcnn_jax.applicability import FILE, Applicability, JudgingPredictor
+    from cgcnn_jax.predict import Predictor
+    from cgcnn_jax.workdir import Workdir
+
+    predictor = Predictor.restore(workdir)
+    if not (Workdir(workdir).path / FILE).exists():
+        return predictor
+    try:
+        return JudgingPredictor(predictor, Applicability.load(workdir))
+    except ValueError as error:
+        print(f"no column outside: {error}", file=sys.stderr)
+        return predictor
 
 
 if __name__ == "__main__":

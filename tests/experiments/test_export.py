@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pymatgen.core import Lattice, Structure
 
 from cgcnn_jax import Predictor
 from tests.experiments.runs import TINY, Run, directory_flags
@@ -53,6 +54,29 @@ def test_it_knows_what_it_was_trained_on_without_the_data(
     run("interpret", f"--workdir={exported}", f"--input={cif_folder / trained_on}.cif", f"--output={tmp_path / 'seen'}")
     row = next(csv.DictReader((tmp_path / "seen" / "neighbours.csv").open()))
     assert row["neighbour_1"] == trained_on and float(row["distance_1"]) < 1e-4 and not row["reason"]
+
+
+def test_predictions_say_what_is_unlike_the_training_crystals(
+    run: Run, exported: Path, cif_folder: Path, tmp_path: Path
+) -> None:
+    seen = Predictor.restore(exported).about["split"]["train"][0]
+    shutil.copy(cif_folder / f"{seen}.cif", tmp_path / "a.cif")
+    Structure(Lattice.cubic(4.2), ["Xe", "Kr"], [[0, 0, 0], [0.5] * 3]).to(str(tmp_path / "b.cif"))
+    (tmp_path / "c.cif").write_text("data_c\n_cell_length_a 3\n")
+    done = run("predict", f"--workdir={exported}", f"--input={tmp_path}")
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    assert list(rows[0]) == ["id", "formula", "prediction", "unit", "outside", "reason"]
+    assert [bool(row["prediction"]) for row in rows] == [True, True, False]
+    assert rows[0]["outside"] == rows[2]["outside"] == ""
+    assert "Xe is in no training crystal" in rows[1]["outside"]
+    assert "1 lie outside of what the network was trained on" in done.stderr
+    # Of other weights, or damaged: told, and the predictions are there.
+    other = shutil.copytree(exported, tmp_path / "other")
+    (other / "applicability.npz").write_bytes(b"PK")
+    done = run("predict", f"--workdir={other}", f"--input={tmp_path / 'a.cif'}")
+    assert "no column outside: " in done.stderr and "damaged" in done.stderr
+    (row,) = csv.DictReader(done.stdout.splitlines())
+    assert "outside" not in row and float(row["prediction"]) == pytest.approx(float(rows[0]["prediction"]), rel=1e-5)
 
 
 def test_it_says_nothing_of_where_it_was_made(trained: Path, exported: Path, cif_folder: Path) -> None:
