@@ -1,0 +1,69 @@
+"""The trained networks that come with the checkout: as good as their cards say, and near to what experiments say."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from cgcnn_jax import Predictor
+from cgcnn_jax import config as configs
+from cgcnn_jax.applicability import JudgingPredictor
+from cgcnn_jax.benchmark.tasks import find_data, find_tasks
+from cgcnn_jax.data.crystal import Crystal
+from cgcnn_jax.run import load_dataset
+
+FOLDER = Path(__file__).parents[1] / "pretrained"
+NETWORKS = sorted(path.parent for path in FOLDER.glob("*/card.md"))
+
+
+def cubic(group: str, a: float, *species: str) -> Structure:
+    """Elements as in the group's simplest structure, rock salt or zinc blende the two of them; a in Å."""
+    second = [0.25] * 3 if group == "F-43m" else [0.5] * 3
+    places = [[0.0] * 3, second][: len(species)]
+    return Structure.from_spacegroup(group, Lattice.cubic(a), list(species), places)
+
+
+# Measured bulk moduli in GPa and lattice constants, as collected by Staroverov et al., Phys. Rev. B 69, 075102 (2004).
+MEASURED = {
+    "C": (cubic("Fd-3m", 3.567, "C"), 443.0),
+    "Si": (cubic("Fd-3m", 5.430, "Si"), 99.2),
+    "GaAs": (cubic("F-43m", 5.648, "Ga", "As"), 75.6),
+    "Cu": (cubic("Fm-3m", 3.603, "Cu"), 142.0),
+    "Al": (cubic("Fm-3m", 4.032, "Al"), 79.4),
+    "NaCl": (cubic("Fm-3m", 5.595, "Na", "Cl"), 26.6),
+    "LiF": (cubic("Fm-3m", 4.010, "Li", "F"), 69.8),
+    "MgO": (cubic("Fm-3m", 4.207, "Mg", "O"), 165.0),
+}
+
+
+@pytest.mark.parametrize("folder", NETWORKS, ids=lambda folder: folder.name)
+def test_a_network_has_the_error_of_its_card_on_crystals_it_has_not_seen(folder: Path, shared_data: Path) -> None:
+    predictor = Predictor.restore(folder)
+    config = configs.from_dict(predictor.about["config"])
+    (task,) = find_tasks(config.data.source, config.data.task)
+    config.data.path, config.data.cache, config.data.on_error = find_data(task, shared_data), "", "error"
+    wanted = set(predictor.about["split"]["test"])
+    entries = [one for one in configs.build_entries(config) if isinstance(one, Crystal) and one.id in wanted]
+    assert len(entries) == len(wanted)
+    crystals = load_dataset(config, np.asarray(predictor.weights.constants["atom_table"]), entries)
+    error = np.abs(predictor.predict_graphs(crystals.graphs) - crystals.targets).mean()
+    stated = re.search(r"\| test \| (\S+) \[", (folder / "card.md").read_text())
+    assert stated and error == pytest.approx(float(stated[1]), rel=1e-3)
+    assert not wanted.intersection(predictor.about["split"]["train"])
+
+
+def test_bulk_moduli_are_those_measured() -> None:
+    predictor = Predictor.restore(FOLDER / "bulk_modulus")
+    table = predictor.predict([structure for structure, _ in MEASURED.values()])
+    measured = np.array([value for _, value in MEASURED.values()])
+    # DFT's own error and the network's.
+    np.testing.assert_allclose(10 ** table["prediction"].to_numpy(float), measured, rtol=0.2)
+
+
+def test_a_crystal_unlike_those_trained_on_is_told() -> None:
+    structures = [MEASURED["MgO"][0], cubic("Fm-3m", 3.0, "Cl", "O"), cubic("Fm-3m", 6.0, "Xe")]
+    outside = JudgingPredictor.restore(FOLDER / "bulk_modulus").predict(structures)["outside"]
+    assert outside[0] == ""
+    assert "Å apart, at least" in outside[1] and outside[2]
