@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cgcnn_jax.applicability import JudgingPredictor as JudgingPredictor
     from cgcnn_jax.data.crystal import Crystal as Crystal
     from cgcnn_jax.data.crystal import CrystalError as CrystalError
     from cgcnn_jax.data.dataset import Dataset as Dataset
@@ -42,6 +43,7 @@ _HOME = {
     "CrystalGraphs": "graph",
     "PadBudget": "graph",
     "CGCNN": "nn.model",
+    "JudgingPredictor": "applicability",
     "Predictor": "predict",
     "TargetScaler": "scaling",
     "fit": "train.loop",

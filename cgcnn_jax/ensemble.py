@@ -80,19 +80,11 @@ def _check_alike(first: Predictor, other: Predictor, names: tuple[str, str]) -> 
     one, two = ((p.scaler.task, p.scaler.names, p.scaler.units, p.scaler.num_classes) for p in (first, other))
     if one != two:
         raise ValueError(
-            f"the networks of an ensemble must predict the same; {names[0]} predicts {_named(first)}, {names[1]} "
-            f"{_named(other)}: leave one of them out"
+            f"the networks of an ensemble must predict the same; {names[0]} predicts {first.scaler.described}, {names[1]} "
+            f"{other.scaler.described}: leave one of them out"
         )
     if first.featurizer != other.featurizer:
         raise ValueError(
             f"the networks of an ensemble must see the same graphs and elements (config.graph, config.atoms); {names[1]} was "
             f"trained on others than {names[0]}: leave one of them out"
         )
-
-
-def _named(predictor: Predictor) -> str:
-    scaler = predictor.scaler
-    if scaler.task == "classification":
-        return f"{scaler.num_classes} classes of {scaler.names[0]}"
-    named = zip(scaler.names, scaler.units, strict=True)
-    return ", ".join(f"{name} ({unit})" if unit else name for name, unit in named)

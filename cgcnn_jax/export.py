@@ -37,7 +37,7 @@ def export(workdir: str | Path, folder: str | Path) -> str:
     if not run.is_finished:
         raise ValueError(
             f"{run.path} is no run that was trained to its end, so that nothing says how good its network is; export one "
-            "that is"
+            "that is (a folder that was exported is given on as it is)"
         )
     files = {CARD: card(finished.read(run.path)).encode()}
     try:

@@ -90,6 +90,11 @@ def _variables_of_init_from(
     )
     other = configs.differences(old, new)
     variables = start.variables_for(model, atom_table, scaler)
+    if start.scaler.units != scaler.units:
+        tell(
+            f"the weights of init_from predict {start.scaler.described}, and the labels are {scaler.described}: in another unit "
+            "their first predictions are far off (config.data.unit names the labels', config.data.log10 takes logarithms)"
+        )
     if other:
         tell(
             "the weights of init_from were trained on other graphs, so their first predictions may be far off:\n"

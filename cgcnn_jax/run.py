@@ -132,7 +132,8 @@ def run(
       watcher: Told of the progress.
       command: What the user typed, for the summary.
       began: `time.monotonic()` of the caller's start, if its preparations are to count in the summary's total.
-      report: Write report.html, and beside each prediction the nearest training crystal; both take some seconds.
+      report: Write report.html, beside each prediction the nearest training crystal, and what tells whether others are
+        like these (applicability.npz); it takes some seconds.
 
     Raises:
       ValueError: If the configuration is wrong, the folder holds another run, or the data changed under this one.
@@ -316,7 +317,10 @@ def judge(
 def _nearest(
     workdir: Workdir, crystals: Dataset, split: Split, judged: str, watcher: Watcher
 ) -> dict[str, Sequence[Any]]:
-    """Columns of predictions.csv: the nearest training crystal and the distance to it; none if that cannot be told."""
+    """Columns of predictions.csv: the nearest training crystal and the distance to it; none if that cannot be told.
+
+    What the run was trained on is kept for those who predict (`Applicability.save`).
+    """
     train = split["train"]
     if judged == "train" or len(train) < 2:
         return {}
@@ -326,6 +330,7 @@ def _nearest(
     try:
         predictor = Predictor.restore(workdir.path)
         seen = Applicability.fit(predictor, [crystals.ids[i] for i in train], crystals.store.take(train))
+        seen.save(workdir.path)
         vectors = predictor.inspect_graphs(crystals.store.take(split[judged])).crystals
         distances, places = seen.nearest(vectors)
     except Exception as error:

@@ -31,6 +31,14 @@ class TargetScaler:
     std: tuple[float, ...]
     num_classes: int = 0
 
+    @property
+    def described(self) -> str:
+        """What is predicted, for people: "gap (eV), energy (eV/atom)" or "2 classes of is_metal"."""
+        if self.task == "classification":
+            return f"{self.num_classes} classes of {self.names[0]}"
+        named = zip(self.names, self.units, strict=True)
+        return ", ".join(f"{name} ({unit})" if unit else name for name, unit in named)
+
     @classmethod
     def fit(cls, targets: np.ndarray, names: tuple[str, ...], units: tuple[str, ...]) -> "TargetScaler":
         """From training labels f64[n_graph, n_target], NaN where unknown.

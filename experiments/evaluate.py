@@ -50,7 +50,11 @@ def main() -> None:
     configs.validate(config)
     _check_target(scaler, *configs.learned(config))
     crystals = data.load(config, np.asarray(networks[0].weights.constants["atom_table"]))
-    name = (OUTPUT.value or SPLIT.value).replace("/", "_")
+    name = OUTPUT.value or SPLIT.value
+    if "/" in name:
+        raise ValueError(
+            f"--output={name}: name the results, which lie in the run's folder as evaluation_NAME; got a path"
+        )
     if SPLIT.value == "all":
         index = np.arange(len(crystals))
         used = {id for one in networks for part in ("train", "val") for id in one.about["split"][part]}
@@ -109,7 +113,7 @@ def _check_target(scaler: "TargetScaler", names: Sequence[str], units: Sequence[
         if (is_known and unit != wanted) or unit.startswith("log10") != wanted.startswith("log10"):
             raise ValueError(
                 f"the network predicts {own} in {wanted}, and the labels are {name} in {unit}; judge it by labels in its "
-                "unit (config.data.target, config.data.unit, and config.data.log10 for labels that are logarithms already)"
+                "unit (config.data.target, config.data.unit; config.data.log10=True takes the logarithm of labels that are none)"
             )
 
 

@@ -4,9 +4,9 @@ python -m experiments.predict --workdir=DIR [--workdir=...] --input=FILE_OR_FOLD
 
 Inputs are CIF or POSCAR files, folders of them (an id_prop.csv is not needed), .jsonl(.gz) files, or files of Matbench,
 CDVAE and ase.
-The output has a row per structure, in input order; a structure without prediction has a reason instead. Where DIR has
-applicability.npz (experiments.interpret makes it), the column outside says why a structure is unlike those that the
-network was trained on. Several --workdir, of runs that differ in their seeds, predict together: the mean, and in the
+The output has a row per structure, in input order; a structure without prediction has a reason instead. The column
+outside says why a structure is unlike those that the network was trained on, where DIR has applicability.npz
+(experiments.train makes it with its report, experiments.interpret if that is missing). Several --workdir, of runs that differ in their seeds, predict together: the mean, and in the
 column std how far they agree.
 """
 
@@ -67,16 +67,14 @@ def main() -> None:
 
 def _one(workdir: str) -> "TablePredictor":
     """The network of a folder, and what judges structures by its training crystals if that is known."""
-    from cgcnn_jax.applicability import FILE, Applicability, JudgingPredictor
+    from cgcnn_jax.applicability import Applicability, JudgingPredictor, training_ids
     from cgcnn_jax.predict import Predictor
-    from cgcnn_jax.workdir import Workdir
 
     predictor = Predictor.restore(workdir)
-    if not (Workdir(workdir).path / FILE).exists():
-        return predictor
     try:
+        training_ids(predictor)  # imported models do not say, and are no worse for it
         return JudgingPredictor(predictor, Applicability.load(workdir))
-    except ValueError as error:
+    except (FileNotFoundError, ValueError) as error:
         print(f"no column outside: {error}", file=sys.stderr)
         return predictor
 

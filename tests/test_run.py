@@ -134,6 +134,19 @@ def test_fine_tuning_goes_on_without_the_model_it_began_from(
         run(own, tmp_path / "another", data=crystals, split=split)
 
 
+def test_fine_tuning_tells_that_the_unit_is_another(
+    config: ConfigDict, crystals: Dataset, split: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    run(config, tmp_path / "old", data=crystals, split=split)
+    own, told = config.copy_and_resolve_references(), Told()
+    own.init_from, own.data.unit = str(tmp_path / "old"), "GPa"
+    run(own, tmp_path / "new", data=crystals, split=split, watcher=told)
+    assert any(
+        line.startswith("the weights of init_from predict Z, and the labels are Z (GPa): in another unit")
+        for line in told.messages
+    )
+
+
 def test_fine_tuning_tells_which_crystals_the_model_has_seen(
     config: ConfigDict, crystals: Dataset, split: dict[str, np.ndarray], tmp_path: Path
 ) -> None:

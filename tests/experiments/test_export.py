@@ -16,7 +16,6 @@ from tests.experiments.runs import TINY, Run, directory_flags
 @pytest.fixture(scope="module")
 def exported(run: Run, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("given") / "volume"
-    run("interpret", f"--workdir={trained}")  # which keeps what the run was trained on
     run("export", f"--workdir={trained}", f"--output={folder}")
     return folder
 
@@ -75,6 +74,9 @@ def test_predictions_say_what_is_unlike_the_training_crystals(
     (other / "applicability.npz").write_bytes(b"PK")
     done = run("predict", f"--workdir={other}", f"--input={tmp_path / 'a.cif'}")
     assert "no column outside: " in done.stderr and "damaged" in done.stderr
+    (other / "applicability.npz").unlink()
+    done = run("predict", f"--workdir={other}", f"--input={tmp_path / 'a.cif'}")
+    assert "no column outside: " in done.stderr and "experiments.interpret --workdir=" in done.stderr
     (row,) = csv.DictReader(done.stdout.splitlines())
     assert "outside" not in row and float(row["prediction"]) == pytest.approx(float(rows[0]["prediction"]), rel=1e-5)
 

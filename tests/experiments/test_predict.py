@@ -97,6 +97,7 @@ def test_evaluate_repeats_the_test_error_and_judges_other_data(run: Run, trained
     for flag, labels in (("--config.data.unit=nm³/atom", "in nm³/atom"), ("--config.data.log10", "in log10(Å³/atom)")):
         wrong = run("evaluate", *on_all, flag, status=1).stderr
         assert "the network predicts " in wrong and labels in wrong
+    assert "got a path" in run("evaluate", *on_all, "--output=results/all", status=1).stderr
 
 
 def test_evaluate_tells_that_the_crystals_of_the_split_are_others(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cgcnn_jax import Predictor
+from cgcnn_jax.applicability import Applicability
 from cgcnn_jax.data import elements
 from cgcnn_jax.train.metrics import regression_metrics
 from tests.experiments.runs import TINY, Run, directory_flags
@@ -35,8 +36,15 @@ def test_a_run_leaves_everything_that_the_readme_names(trained: Path) -> None:
         "learning_curve.png",
         "parity.png",
         "report.html",
+        "applicability.npz",
     }
     assert len((trained / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_folder_knows_what_the_network_was_trained_on(trained: Path) -> None:
+    known = Applicability.load(trained)
+    assert known.is_of(Predictor.restore(trained))
+    assert list(known.ids) == json.loads((trained / "split.json").read_text())["train"]
 
 
 def test_the_summary_agrees_with_the_predictions_it_stands_beside(trained: Path) -> None:
