@@ -8,7 +8,9 @@ import pytest
 from configs import base
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "cgcnn_jax").rglob("*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", *(p for place in ("docs", "cgcnn_jax", "pretrained") for p in (ROOT / place).rglob("*.md"))]
+)
 # Commands stand there too.
 SOURCES = PAGES + sorted((ROOT / "configs").glob("*.py")) + sorted((ROOT / "experiments").glob("*.py"))
 
