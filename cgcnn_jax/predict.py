@@ -65,6 +65,10 @@ class Inspection(NamedTuple):
     messages: np.ndarray | None
 
 
+class Misfit(ValueError):
+    """Weights that a network is to start from are not of its shape."""
+
+
 class TablePredictor:
     """What predicts structures, a portion at a time, and says in a table what came out.
 
@@ -268,7 +272,7 @@ class Predictor(TablePredictor):
         The output layer takes up the difference of the scalers, so that training starts from these predictions.
 
         Raises:
-          ValueError: If the network has parameters of other names or shapes, naming the first, or another element table.
+          Misfit: If the network has parameters of other names or shapes, naming the first, or another element table.
         """
         mine = self.weights.variables()
         wanted = _shapes(model)
@@ -278,12 +282,12 @@ class Predictor(TablePredictor):
         )
         for name in sorted(have.keys() | want.keys()):
             if have.get(name) != want.get(name):
-                raise ValueError(
+                raise Misfit(
                     f"the weights of config.init_from do not fit this network: {name} is {have.get(name)} there and "
                     f"{want.get(name)} here; set config.model, config.atoms and config.bonds as in its config.json"
                 )
         if not np.array_equal(mine["constants"]["atom_table"], atom_table):
-            raise ValueError(
+            raise Misfit(
                 "the weights of config.init_from were trained with another element table (config.atoms); where that was one of "
                 "their owner's, its file lies in an exported network's folder"
             )
@@ -351,6 +355,7 @@ class Predictor(TablePredictor):
     def digest(self) -> str:
         """Changes when a weight, a scale or a setting of the graphs or the network does."""
         config = self.about.get("config", {})  # there is none where a predictor was put together by hand
+        config = configs.upgraded(config) if config else config
         settings = {key: config.get(key) for key in ("atoms", "bonds", "graph", "model")}
         if (
             "atoms" in config

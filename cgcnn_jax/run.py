@@ -322,7 +322,7 @@ def _nearest(
     What the run was trained on is kept for those who predict (`Applicability.save`).
     """
     train = split["train"]
-    if judged == "train" or len(train) < 2:
+    if len(train) < 2:
         return {}
     if len(train) > _MOST_SEARCHED:
         watcher.message(f"distances to the training crystals are left out: there are more than {_MOST_SEARCHED:,}")
@@ -331,6 +331,8 @@ def _nearest(
         predictor = Predictor.restore(workdir.path)
         seen = Applicability.fit(predictor, [crystals.ids[i] for i in train], crystals.store.take(train))
         seen.save(workdir.path)
+        if judged == "train":
+            return {}
         vectors = predictor.inspect_graphs(crystals.store.take(split[judged])).crystals
         distances, places = seen.nearest(vectors)
     except Exception as error:

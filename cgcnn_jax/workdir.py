@@ -11,7 +11,7 @@ predictions.csv   the test split, val if there is none, or else train: id, targe
 summary.json      metrics, timings, hardware, versions
 *.png             pictures
 report.html       all of that on a page, docs/report.md
-applicability.npz with the report: the training crystals as the network sees them, which tells what is unlike them
+applicability.npz with the report, of up to 200,000 training crystals: how the network sees them, and what is unlike them
 .judging          there while the last five are written; what a kill left of them is then made again
 """
 

@@ -5,9 +5,9 @@ python -m experiments.export --workdir=DIR --output=FOLDER
 FOLDER stands for a --workdir wherever a model is used (predict, evaluate, interpret, screen), and training starts
 from it by --config.init_from=FOLDER. Who has it can read the ids of the crystals that trained, validated and tested the
 network, so that nobody judges it by those that it was trained on (but not those of a model that it started from), and on
-which machine that was; structures and labels are not in it. Where `experiments.interpret --workdir=DIR` was run before,
-applicability.npz goes with it, which warns of crystals unlike the training crystals: their formulas, and their vectors
-in the network.
+which machine that was; structures and labels are not in it. Where DIR has applicability.npz
+(experiments.train makes it with its report, experiments.interpret if that is missing), it goes with it, and warns of
+crystals unlike the training crystals: their formulas, shortest bonds, and vectors in the network.
 """
 
 from absl import flags

@@ -109,6 +109,11 @@ def test_a_table_of_one_s_own_goes_with_the_network_which_stays_the_same(tmp_pat
         again.variables_for(again.model, elements.read_atom_init(folder / name), ENERGY)
         with pytest.raises(ValueError, match=r"its file lies in an exported network's folder"):
             again.variables_for(again.model, own + 1, ENERGY)
+    # As a run from before the field was there.
+    old = predictor()
+    del old.about["config"]["graph"]["share_last_shell"]
+    old.save(tmp_path / "old")
+    assert Predictor.restore(tmp_path / "old").digest() == old.digest()
     predictor().save(tmp_path / "released")
     assert not list((tmp_path / "released").glob("*init*"))
 

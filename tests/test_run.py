@@ -134,6 +134,13 @@ def test_fine_tuning_goes_on_without_the_model_it_began_from(
         run(own, tmp_path / "another", data=crystals, split=split)
 
 
+def test_a_network_trained_on_all_crystals_knows_them(config: ConfigDict, crystals: Dataset, tmp_path: Path) -> None:
+    everything = {"train": np.arange(30), "val": np.arange(0), "test": np.arange(0)}
+    run_and_report(config, tmp_path, data=crystals, split=everything)
+    known = Applicability.load(tmp_path)
+    assert known.ids == tuple(crystals.ids) and known.is_of(Predictor.restore(tmp_path))
+
+
 def test_fine_tuning_tells_that_the_unit_is_another(
     config: ConfigDict, crystals: Dataset, split: dict[str, np.ndarray], tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.predict import Misfit
 from cgcnn_jax.run import Load, Watcher, load_dataset
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.sweep.folder import FAILED, FINISHED, SweepFolder
@@ -114,11 +115,8 @@ def _try_one(
             try:
                 trial, crystals = _prepared(config, number, overrides, crystals_of)
                 watcher.message(f"\ntrial {number} of {n_trial}: {_changes(trial)}")
-                # The weights of init_from fit networks of their own shape alone.
-                reshapes = bool(config.init_from) and bool(_groups(overrides) & {"model", "atoms", "bonds"})
-                with _blaming(number, overrides, reshapes):
-                    has_ended = train_one(trial, folder, crystals, pruning, command)
-            except _Unusable as error:
+                has_ended = train_one(trial, folder, crystals, pruning, command)
+            except (_Unusable, Misfit) as error:
                 watcher.message(f"\n{error}")
                 folder.end_failed(number, overrides, error)
             else:
@@ -162,18 +160,13 @@ def _prepared(config: ConfigDict, number: int, overrides: Overrides, crystals_of
         trial = make_trial(config, number, overrides)
     except ValueError as error:
         raise _Unusable(str(error)) from error
-    changed = _groups(overrides)
+    changed = {name.split(".")[0] for name in overrides}
     with _blaming(number, overrides, bool(changed & {"data", "graph", "atoms"})):
         crystals = crystals_of(trial.config)
     with _blaming(number, overrides, bool(changed & {"data", "split"})):
         if not len(configs.build_split(trial.config, crystals)["val"]):
             raise ValueError("a search chooses by the validation error, and config.split leaves val empty")
     return trial, crystals
-
-
-def _groups(overrides: Overrides) -> set[str]:
-    """Of the fields that a trial changes."""
-    return {name.split(".")[0] for name in overrides}
 
 
 @contextlib.contextmanager

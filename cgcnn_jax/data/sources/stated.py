@@ -42,9 +42,8 @@ _NO_SYMMETRY = ("", "?", ".", "P1", "1")
 _UNCERTAINTY = re.compile(r"\(.*")
 _NAME = re.compile(r"([A-Z][a-z]?)(?![a-z])")
 _GROUPS_OF_ATOMS = ("OH", "NO3")  # of which pymatgen drops the one and takes one atom of the other
-# pymatgen compares every site with all others under every operation: some 0.3 µs each, and a minute in all.
 _LESS_THAN_CRYSTAL = re.compile(r"^\s*(SLAB|POLYMER)\s*$", re.MULTILINE | re.IGNORECASE)  # of an XSF
-
+# pymatgen compares every site with all others under every operation: some 0.3 µs each, and a minute in all.
 _MOST_COMPARISONS = 2e8
 _LARGEST_GROUP = 192
 _HYDROGENS = "_atom_site_attached_hydrogens"
