@@ -22,6 +22,7 @@ from tests.screen.items import Odd
 from tests.screen.models import save_model
 
 RTOL = 1e-5  # float32, in batches of another shape
+ATOL = 1e-6  # a prediction near zero is the difference of two numbers near 1
 
 
 def hire() -> tuple[Executor, int]:
@@ -58,7 +59,7 @@ def test_rows_are_those_of_predict_entries(format: Any, model: Path, items: list
     done = screen(items, [model], tmp_path / "out", shard_size=7, format=format, on_progress=told.append)
     # What workers set for themselves would reach everything that this process starts later.
     assert dict(os.environ) == before
-    pd.testing.assert_frame_equal(rows(done), expected(model, items), rtol=RTOL)
+    pd.testing.assert_frame_equal(rows(done), expected(model, items), rtol=RTOL, atol=ATOL)
     assert (done.rows, done.predicted, done.failed, done.is_finished) == (44, 40, 4, True)
     assert sum(told) == 44
     assert len(list((tmp_path / "out" / "parts").iterdir())) == done.shards == 7
@@ -74,7 +75,7 @@ def test_workers_of_either_kind_give_the_same(model: Path, items: list[Item], tm
     kinds: tuple[Place, ...] = ("worker", "parent")
     for predict in kinds:
         done = screen(items, [model], tmp_path / predict, hire=hire, shard_size=22, predict=predict)
-        pd.testing.assert_frame_equal(rows(done), wanted, rtol=RTOL)
+        pd.testing.assert_frame_equal(rows(done), wanted, rtol=RTOL, atol=ATOL)
 
 
 def test_several_models_have_columns_of_their_own(model: Path, items: list[Item], tmp_path: Path) -> None:
@@ -85,9 +86,11 @@ def test_several_models_have_columns_of_their_own(model: Path, items: list[Item]
     assert list(table) == [
         *("id", "formula", "energy:prediction", "energy:unit", "both:gap (eV)", "both:bulk (eV)", "reason")
     ]
-    assert table["energy:prediction"].tolist() == pytest.approx(first["prediction"].tolist(), rel=RTOL, nan_ok=True)
+    assert table["energy:prediction"].tolist() == pytest.approx(
+        first["prediction"].tolist(), rel=RTOL, abs=ATOL, nan_ok=True
+    )
     for name in ("gap (eV)", "bulk (eV)"):
-        assert table[f"both:{name}"].tolist() == pytest.approx(second[name].tolist(), rel=RTOL, nan_ok=True)
+        assert table[f"both:{name}"].tolist() == pytest.approx(second[name].tolist(), rel=RTOL, abs=ATOL, nan_ok=True)
     assert table["reason"].tolist() == first["reason"].tolist()
     best = pd.read_csv(tmp_path / "out" / "top.csv")
     assert best["id"].tolist() == second.sort_values("gap (eV)", ascending=False)["id"].head(3).tolist()
@@ -102,7 +105,7 @@ def test_a_stopped_screening_goes_on_and_repeats_nothing(model: Path, items: lis
     second = screen(items, [model], tmp_path, shard_size=7)
     assert (second.is_finished, second.rows, second.new_rows) == (True, 44, 30)
     assert written.items() <= {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()}.items()
-    pd.testing.assert_frame_equal(rows(second), expected(model, items), rtol=RTOL)
+    pd.testing.assert_frame_equal(rows(second), expected(model, items), rtol=RTOL, atol=ATOL)
     assert screen(items, [model], tmp_path, shard_size=7).new_rows == 0
 
 
