@@ -9,11 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from cgcnn_jax import config as configs
-from cgcnn_jax.applicability import FILE, Applicability
+from cgcnn_jax.applicability import FILE, Applicability, JudgingPredictor
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.report import facts, finished, gallery, panels
 from cgcnn_jax.report.finished import FinishedRun
 from cgcnn_jax.report.panels import Panel
+from cgcnn_jax.scaling import with_units
 from cgcnn_jax.workdir import Workdir
 
 CARD = "card.md"
@@ -41,12 +42,10 @@ def export(workdir: str | Path, folder: str | Path) -> str:
         )
     files = {CARD: card(finished.read(run.path)).encode()}
     try:
-        known = Applicability.load(run.path)
-        if not known.is_of(predictor):
-            raise ValueError("it is of other weights")
+        JudgingPredictor(predictor, Applicability.load(run.path))  # which takes no other weights'
     except (FileNotFoundError, ValueError):
         told = (
-            f"Nothing in it warns of crystals unlike those it was trained on: `python -m experiments.interpret "
+            "Nothing in it warns of crystals unlike those it was trained on: `python -m experiments.interpret "
             f"--workdir={workdir}` notes what they are, and an export after that holds it."
         )
     else:
@@ -59,7 +58,7 @@ def export(workdir: str | Path, folder: str | Path) -> str:
 def card(run: FinishedRun) -> str:
     """On what a run's network was trained, with what errors, where and by which versions; Markdown."""
     shown = dataclasses.replace(run, name="", config=configs.portable(run.config))
-    title = ", ".join(f"{name} ({unit})" if unit else name for name, unit in run.units.items())
+    title = ", ".join(with_units(run.units, run.units.values()))
     machine = pd.concat(list(facts.machine([shown]).tables.values()))
     return "\n\n".join(
         [

@@ -26,7 +26,7 @@ from cgcnn_jax.data.portion import Portion, build
 from cgcnn_jax.files import write_bytes
 from cgcnn_jax.graph import CrystalGraphs, Offsets, PadBudget, members, offsets, select
 from cgcnn_jax.nn.model import CGCNN, Variables, init_variables
-from cgcnn_jax.scaling import TargetScaler
+from cgcnn_jax.scaling import TargetScaler, with_units
 from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.state import Weights
 from cgcnn_jax.train.step import inspect_batch, predict_batch
@@ -349,18 +349,14 @@ class Predictor(TablePredictor):
             return ["class", *(f"probability_{k}" for k in range(self.scaler.num_classes))]
         if len(self.scaler.names) == 1:
             return ["prediction", "unit"]
-        named = zip(self.scaler.names, self.scaler.units, strict=True)
-        return [f"{name} ({unit})" if unit else name for name, unit in named]
+        return with_units(self.scaler.names, self.scaler.units)
 
     def digest(self) -> str:
         """Changes when a weight, a scale or a setting of the graphs or the network does."""
         config = self.about.get("config", {})  # there is none where a predictor was put together by hand
-        config = configs.upgraded(config) if config else config
+        if config:
+            config = configs.portable(configs.upgraded(config))  # as it is in a folder for others
         settings = {key: config.get(key) for key in ("atoms", "bonds", "graph", "model")}
-        if (
-            "atoms" in config
-        ):  # of a table's path the name, as in a folder for others; what is in it is among the weights
-            settings["atoms"] = config["atoms"] | {"table": Path(config["atoms"]["table"]).name}
         content = hashlib.sha256(json.dumps([settings, self.scaler.to_dict()], sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.weights.variables()):
             content.update(jax.tree_util.keystr(path).encode())

@@ -1,12 +1,17 @@
 """Targets as the network sees them: scaled by the training split, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 Task = Literal["regression", "classification"]
+
+
+def with_units(names: Iterable[str], units: Iterable[str]) -> list[str]:
+    """Each name with its unit, "gap (eV)", or alone where it has none."""
+    return [f"{name} ({unit})" if unit else name for name, unit in zip(names, units, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,7 @@ class TargetScaler:
         """What is predicted, for people: "gap (eV), energy (eV/atom)" or "2 classes of is_metal"."""
         if self.task == "classification":
             return f"{self.num_classes} classes of {self.names[0]}"
-        named = zip(self.names, self.units, strict=True)
-        return ", ".join(f"{name} ({unit})" if unit else name for name, unit in named)
+        return ", ".join(with_units(self.names, self.units))
 
     @classmethod
     def fit(cls, targets: np.ndarray, names: tuple[str, ...], units: tuple[str, ...]) -> "TargetScaler":

@@ -6,8 +6,8 @@ Inputs are CIF or POSCAR files, folders of them (an id_prop.csv is not needed), 
 CDVAE and ase.
 The output has a row per structure, in input order; a structure without prediction has a reason instead. The column
 outside says why a structure is unlike those that the network was trained on, where DIR has applicability.npz
-(experiments.train makes it with its report, experiments.interpret if that is missing). Several --workdir, of runs that differ in their seeds, predict together: the mean, and in the
-column std how far they agree.
+(experiments.train makes it with its report, experiments.interpret if that is missing). Several --workdir, of runs that
+differ in their seeds, predict together: the mean, and in the column std how far they agree.
 """
 
 import sys

@@ -82,16 +82,16 @@ def count(path: Path, structure: "Structure") -> "Structure":
     Raises:
       ValueError: Unless it is periodic in all directions, and has as many atoms as the file says.
     """
-    kind = path.suffix.lower() == ".xsf" and _LESS_THAN_CRYSTAL.search(path.read_text())
-    if kind:
+    pattern = {".xsf": r"^\s*PRIMCOORD[^\n]*\s+(\d+)", ".cssr": r"\A[^\n]*\n[^\n]*\n\s*(\d+)"}.get(path.suffix.lower())
+    if pattern is None:
+        return structure
+    text = path.read_text()
+    if path.suffix.lower() == ".xsf" and (kind := _LESS_THAN_CRYSTAL.search(text)):
         raise ValueError(
             f"a {kind[1]}, which is not periodic in all directions, and would be read as a crystal; if its empty space is "
             "part of the cell, write CRYSTAL there"
         )
-    pattern = {".xsf": r"^\s*PRIMCOORD[^\n]*\s+(\d+)", ".cssr": r"\A[^\n]*\n[^\n]*\n\s*(\d+)"}.get(path.suffix.lower())
-    if pattern is None:
-        return structure
-    found = re.search(pattern, path.read_text(), re.MULTILINE)
+    found = re.search(pattern, text, re.MULTILINE)
     if found is None or int(found[1]) != len(structure):
         raise ValueError(
             f"{len(structure)} atoms, and the file says {found[1] if found else 'nothing'}; it is cut short"
