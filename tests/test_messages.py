@@ -199,10 +199,14 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: first_reason(read_input(folder)),
         "{folder}: a folder without structure files (.cif, .mcif, .vasp, .poscar, .xsf, .cssr, POSCAR)",
     ),
-    "an empty CIF": (reading("a.cif", ""), "a.cif: cannot be read (Invalid CIF file with no structures!)"),
+    "an empty CIF": (
+        reading("a.cif", ""),
+        "a.cif: cannot be read (pymatgen: Invalid CIF file with no structures!; is the file whole?)",
+    ),
     "a kind of file that nobody knows": (
         reading("a.txt", "text"),
-        "a.txt: cannot be read (Unrecognized extension in filename='{folder}/a.txt')",
+        "a.txt: cannot be read (its name is of no kind that is known: .cif, .mcif, .vasp, .poscar, .xsf, .cssr, POSCAR, "
+        "CONTCAR, pymatgen's JSON)",
     ),
     "a JSON that is no structure": (
         reading("a.json", "{}"),

@@ -196,7 +196,7 @@ def _check_formula(tags: _Tags, species: np.ndarray) -> None:
     formula, units = (tags.texts([tags.values.get(tag, "?")])[0] for tag in (stated.FORMULA, stated.UNITS))
     try:
         stated.confirms(formula, units, found)
-    except ValueError as error:
+    except stated.Misread as error:
         raise Unusual(f"another formula: {error}") from error
 
 

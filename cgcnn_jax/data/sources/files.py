@@ -56,7 +56,6 @@ def read_structure(path: Path) -> "Structure":
     Raises:
       CrystalError: If pymatgen cannot read it, with pymatgen's reason.
     """
-    from pymatgen.core import Structure
     from pymatgen.io.cif import CifParser
 
     # Whoever reads it needs a minute and more for a million lines; of CIFs `stated` knows the sites.
@@ -67,12 +66,12 @@ def read_structure(path: Path) -> "Structure":
     # As pymatgen tells them.
     is_cif = ".cif" in path.name.lower() or ".mcif" in path.name.lower()
 
-    def read() -> Structure:
+    def read() -> "Structure":
         if _is_document(path):
             return _read_document(path)
         if is_cif:
             return stated.read(CifParser(path))
-        return stated.count(path, stated.read_poscar(lambda: Structure.from_file(path), path, n_line))
+        return stated.count(path, stated.read_poscar(lambda: _from_file(path), path, n_line))
 
     try:
         return parse(read, f"{path.name}: cannot be read")
@@ -84,7 +83,7 @@ def parse(read: "Callable[[], Structure]", failed: str) -> "Structure":
     """What one of pymatgen's readers gives.
 
     Raises:
-      CrystalError: If it cannot read, `failed` with pymatgen's reason.
+      CrystalError: If it cannot read, `failed` with the reason: ours of a Misread file, else pymatgen's, marked as such.
     """
     try:
         with warnings.catch_warnings():
@@ -93,15 +92,30 @@ def parse(read: "Callable[[], Structure]", failed: str) -> "Structure":
             return read()
     except (MemoryError, OSError, ImportError):
         raise  # of this machine at this moment, not of the file
+    except stated.Misread as error:
+        raise CrystalError(f"{failed} ({error})") from error
     except Exception as error:  # pymatgen raises whatever its parsers run into
         reason = str(error).strip().splitlines()
-        # pymatgen may quote all of the file.
-        raise CrystalError(f"{failed} ({reason[0][:_LONGEST] if reason else type(error).__name__})") from error
+        # pymatgen may quote all of the file, and of one cut short it says such as "integer modulo by zero".
+        told = reason[0][:_LONGEST] if reason else type(error).__name__
+        raise CrystalError(f"{failed} (pymatgen: {told}; is the file whole?)") from error
 
 
 def _is_document(path: Path) -> bool:
     name = path.name.lower()
     return any(ending in name for ending in _DOCUMENTS) and not name.endswith(_NO_DOCUMENTS)
+
+
+def _from_file(path: Path) -> "Structure":
+    from pymatgen.core import Structure
+
+    try:
+        return Structure.from_file(path)
+    except ValueError as error:
+        if not str(error).startswith("Unrecognized extension"):
+            raise
+        kinds = ", ".join((*_SUFFIXES, *_NAMES))
+        raise stated.Misread(f"its name is of no kind that is known: {kinds}, pymatgen's JSON") from error
 
 
 def _read_document(path: Path) -> "Structure":
@@ -115,7 +129,7 @@ def _read_document(path: Path) -> "Structure":
     is_yaml = ".yaml" in path.name.lower() or ".yml" in path.name.lower()
     document = YAML(typ="safe").load(text) if is_yaml else json.loads(text)
     if not isinstance(document, dict) or not {"lattice", "sites"} <= document.keys():
-        raise ValueError("not a pymatgen Structure, which has lattice and sites")
+        raise stated.Misread("not a pymatgen Structure, which has lattice and sites")
     sites = [{key: site[key] for key in ("species", "abc")} for site in document["sites"]]
     return Structure.from_dict({"lattice": document["lattice"], "sites": sites})
 

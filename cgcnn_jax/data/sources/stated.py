@@ -50,15 +50,19 @@ _HYDROGENS = "_atom_site_attached_hydrogens"
 _NO_SYMBOLS = "Elements in POSCAR cannot be determined"  # as pymatgen warns
 
 
+class Misread(ValueError):
+    """A file that contradicts itself, or of which pymatgen would make another crystal than it says; the message is why."""
+
+
 def read(parser: "CifParser") -> "Structure":
     """The structure of a CIF.
 
     Raises:
-      ValueError: If there is none or more than one, or the file contradicts what pymatgen makes of it.
+      Misread: If there is none or more than one, or the file contradicts what pymatgen makes of it.
     """
     blocks = [values for values in parser.as_dict().values() if _AXES[0] in values]
     if len(blocks) > 1:
-        raise ValueError(f"{len(blocks)} data blocks with atoms; a file must hold one structure, so take it apart")
+        raise Misread(f"{len(blocks)} data blocks with atoms; a file must hold one structure, so take it apart")
     for values in blocks:
         _check_sites(values)
         _check_operations(values)
@@ -72,7 +76,7 @@ def read(parser: "CifParser") -> "Structure":
         is_confirmed = confirms(_text(blocks[0], FORMULA), _text(blocks[0], UNITS), species)
         doubt = _doubt(blocks[0], len(parser.symmetry_operations))
         if doubt and not is_confirmed:
-            raise ValueError(f"{doubt}; mend it, or state the content of the cell ({FORMULA} and {UNITS})")
+            raise Misread(f"{doubt}; mend it, or state the content of the cell ({FORMULA} and {UNITS})")
     return structure
 
 
@@ -80,22 +84,20 @@ def count(path: Path, structure: "Structure") -> "Structure":
     """The structure of an XSF or CSSR file.
 
     Raises:
-      ValueError: Unless it is periodic in all directions, and has as many atoms as the file says.
+      Misread: Unless it is periodic in all directions, and has as many atoms as the file says.
     """
     pattern = {".xsf": r"^\s*PRIMCOORD[^\n]*\s+(\d+)", ".cssr": r"\A[^\n]*\n[^\n]*\n\s*(\d+)"}.get(path.suffix.lower())
     if pattern is None:
         return structure
     text = path.read_text()
     if path.suffix.lower() == ".xsf" and (kind := _LESS_THAN_CRYSTAL.search(text)):
-        raise ValueError(
+        raise Misread(
             f"a {kind[1]}, which is not periodic in all directions, and would be read as a crystal; if its empty space is "
             "part of the cell, write CRYSTAL there"
         )
     found = re.search(pattern, text, re.MULTILINE)
     if found is None or int(found[1]) != len(structure):
-        raise ValueError(
-            f"{len(structure)} atoms, and the file says {found[1] if found else 'nothing'}; it is cut short"
-        )
+        raise Misread(f"{len(structure)} atoms, and the file says {found[1] if found else 'nothing'}; it is cut short")
     return structure
 
 
@@ -107,7 +109,7 @@ def read_poscar(read: Callable[[], "Structure"], path: Path, n_line: int) -> "St
     of the cell.
 
     Raises:
-      ValueError: If it is one.
+      Misread: If it is one.
     """
     if not re.search("POSCAR|CONTCAR|CHGCAR|LOCPOT|ELFCAR|AECCAR|\\.vasp$|\\.poscar$", path.name, re.IGNORECASE):
         return read()
@@ -117,13 +119,13 @@ def read_poscar(read: Callable[[], "Structure"], path: Path, n_line: int) -> "St
     for line in head[5:7]:
         n_atom = sum(_leading_integers(line))
         if n_atom > n_line:
-            raise ValueError(f"it states {n_atom:,} atoms, and has {n_line:,} lines")
+            raise Misread(f"it states {n_atom:,} atoms, and has {n_line:,} lines")
     first = 6 if _leading_integers("".join(head[5:6])) else 7
     modes = [line.strip()[:1].lower() for line in head[first : first + 2]]
     is_cartesian = (modes[1:] if modes[:1] == ["s"] else modes[:1]) in (["c"], ["k"])
     scale = _number("".join(head[1:2]).strip())
     if is_cartesian and scale is not None and scale < 0:
-        raise ValueError(
+        raise Misread(
             "its scale is negative, the volume of the cell, and its coordinates are Cartesian, which pymatgen would scale "
             "by it as well; write the lattice with a scale of 1"
         )
@@ -134,7 +136,7 @@ def read_poscar(read: Callable[[], "Structure"], path: Path, n_line: int) -> "St
         except UserWarning as error:
             if not str(error).startswith(_NO_SYMBOLS):
                 raise
-            raise ValueError(
+            raise Misread(
                 "it names no elements, as POSCARs of VASP 4 do; write a line of their symbols above the numbers of atoms"
             ) from error
 
@@ -148,7 +150,7 @@ def confirms(formula: str, units: str, species: Mapping[str, int]) -> bool:
       species: Symbol -> atoms in the cell.
 
     Raises:
-      ValueError: If the atoms do not make the formula.
+      Misread: If the atoms do not make the formula.
     """
     stated = _counts(formula)
     if not stated:
@@ -169,7 +171,7 @@ def confirms(formula: str, units: str, species: Mapping[str, int]) -> bool:
     if not is_alike or not (is_whole or (not z and factor > 1)):
         content = " ".join(f"{symbol}{found[symbol]}" for symbol in sorted(found))
         times = f" with {units} units in the cell" if z else ""
-        raise ValueError(
+        raise Misread(
             f"its sites make {content}, but {FORMULA} is {formula!r}{times}: atoms or symmetry operations are missing, "
             "or the formula is wrong"
         )
@@ -207,18 +209,18 @@ def _check_sites(values: Mapping[str, Any]) -> None:
     n_operation = max(len(_column(values, tag)) for tag in OPERATIONS)
     n_site = len(_column(values, _AXES[0]))
     if n_site**2 * max(n_operation, 1) > _MOST_COMPARISONS:
-        raise ValueError(
+        raise Misread(
             f"{n_site} sites and {n_operation} operations would keep pymatgen for more than a minute; write plain "
             "symbols and explicit operations, which the fast reader takes (pip install 'cgcnn-jax[fast]')"
         )
     for tag in _AXES:
         for place, text in enumerate(_column(values, tag)):
             if _number(text) is None:
-                raise ValueError(f"site {place} has {text!r} as {tag}, which must be a number")
+                raise Misread(f"site {place} has {text!r} as {tag}, which must be a number")
     for place, text in enumerate(_column(values, _OCCUPANCY)):
         number = _number(text)
         if text != "?" and (number is None or number <= 0):
-            raise ValueError(f"site {place} has {text!r} as {_OCCUPANCY}, which must be a number greater than 0")
+            raise Misread(f"site {place} has {text!r} as {_OCCUPANCY}, which must be a number greater than 0")
 
 
 def _check_operations(values: Mapping[str, Any]) -> None:
@@ -230,19 +232,19 @@ def _check_operations(values: Mapping[str, Any]) -> None:
         try:
             matrix = SymmOp.from_xyz_str(text).affine_matrix
         except (ValueError, IndexError, KeyError) as error:
-            raise ValueError(f"the symmetry operation {text!r} cannot be read") from error
+            raise Misread(f"the symmetry operation {text!r} cannot be read") from error
         if text.count(",") != 2 or abs(abs(np.linalg.det(matrix[:3, :3])) - 1) > 1e-6:
-            raise ValueError(f"the symmetry operation {text!r} is none: it must turn space, not flatten or stretch it")
+            raise Misread(f"the symmetry operation {text!r} is none: it must turn space, not flatten or stretch it")
         matrices.append(np.array(matrix, float).tobytes())
     if texts and not is_group(tuple(matrices)):
-        raise ValueError(f"the {len(texts)} symmetry operations are no group; some are missing or wrong")
+        raise Misread(f"the {len(texts)} symmetry operations are no group; some are missing or wrong")
 
 
 def _check_all_taken(values: Mapping[str, Any], n_taken: int) -> None:
     """pymatgen passes over the operations of a file that has magnetic moments, for want of magnetic ones."""
     n_stated = max(len(_column(values, tag)) for tag in OPERATIONS)
     if n_taken < n_stated:
-        raise ValueError(
+        raise Misread(
             f"it has {n_stated} symmetry operations, of which pymatgen takes {n_taken}: beside magnetic moments it looks for "
             "magnetic operations alone. Remove the moments (_atom_site_moment_...), of which nothing is used here"
         )
@@ -253,7 +255,7 @@ def _check_cell(values: Mapping[str, Any], structure: "Structure") -> None:
         text = _text(values, f"_cell_{name}")
         stated = _number(text)
         if text and (stated is None or abs(stated - read) > 1e-3 * read):
-            raise ValueError(f"_cell_{name} is {text!r}, and the lattice read has {read:.6g}; there is no such cell")
+            raise Misread(f"_cell_{name} is {text!r}, and the lattice read has {read:.6g}; there is no such cell")
 
 
 def _doubt(values: Mapping[str, Any], n_operation: int) -> str:

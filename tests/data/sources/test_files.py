@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import re
 import sys
 import warnings
 
@@ -85,6 +86,16 @@ def test_unreadable_files_name_themselves_and_the_reason_in_one_line(tmp_path, t
     (tmp_path / "a.cif").write_text(text)
     with pytest.raises(CrystalError, match=r"^a\.cif: cannot be read \(.+\)$"):
         CrystalFile("a", tmp_path / "a.cif").read()
+
+
+def test_a_file_cut_short_anywhere_has_no_structure_and_is_told_apart_from_what_the_library_found(tmp_path, texts):
+    lines = texts["cif"].rstrip().splitlines()
+    for n in range(len(lines)):
+        (tmp_path / "a.cif").write_text("\n".join(lines[:n]))
+        with pytest.raises(CrystalError) as told:
+            CrystalFile("a", tmp_path / "a.cif").read()
+        is_ours = "its sites make" in str(told.value)
+        assert is_ours or re.search(r"\(pymatgen: .+; is the file whole\?\)$", str(told.value)), str(told.value)
 
 
 def test_a_file_that_vanished_is_unreadable(tmp_path):
