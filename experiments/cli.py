@@ -216,6 +216,15 @@ def with_own_unit(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def check_inputs(paths: Iterable[str]) -> None:
+    """Raises FileNotFoundError for an --input that is not there, or a pattern of which nothing is."""
+    from cgcnn_jax.data.sources import is_there
+
+    for path in paths:
+        if not is_there(path):
+            raise FileNotFoundError(f"--input={path}: no such file or folder")
+
+
 def is_given(*names: str) -> bool:
     """Whether one of these flags is on the command line."""
     return any(argument.lstrip("-").partition("=")[0] in names for argument in sys.argv[1:] if argument[:1] == "-")

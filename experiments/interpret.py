@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PICTURES = ("map", "map_prediction", "gates")
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
-INPUT = flags.DEFINE_multi_string("input", [], "File or folder; may be given several times.")
+INPUT = flags.DEFINE_multi_string("input", [], "File, folder or pattern (a/*.cif); may be given several times.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; DIR/interpretation if not given.")
 WORKERS = flags.DEFINE_integer("workers", 0, "Processes that read structures; 0 takes all cores.")
 NEIGHBORS = flags.DEFINE_integer("neighbors", 5, "Nearest training crystals to list.", lower_bound=1)
@@ -52,9 +52,7 @@ def main() -> None:
 
     output = Interpretation(OUTPUT.value or Path(WORKDIR.value) / "interpretation")
     output.check()
-    for path in INPUT.value:
-        if not Path(path).expanduser().exists():
-            raise FileNotFoundError(f"--input={path}: no such file or folder")
+    cli.check_inputs(INPUT.value)
     predictor = Predictor.restore(WORKDIR.value)
     known = None
     try:

@@ -3,7 +3,7 @@
 python -m experiments.predict --workdir=DIR [--workdir=...] --input=FILE_OR_FOLDER [--input=...] [--output=predictions.csv]
 
 Inputs are CIF or POSCAR files, folders of them (an id_prop.csv is not needed), .jsonl(.gz) files, or files of Matbench,
-CDVAE and ase.
+CDVAE and ase; a pattern ('folder/N*.cif') is all files that it matches.
 The output has a row per structure, in input order; a structure without prediction has a reason instead. The column
 outside says why a structure is unlike those that the network was trained on, where DIR has applicability.npz
 (experiments.train makes it with its report, experiments.interpret if that is missing). Several --workdir, of runs that
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 WORKDIR = flags.DEFINE_multi_string(
     "workdir", None, "Folder of a training run; several are an ensemble.", required=True
 )
-INPUT = flags.DEFINE_multi_string("input", None, "File or folder; may be given several times.", required=True)
+INPUT = flags.DEFINE_multi_string(
+    "input", None, "File, folder or pattern (a/*.cif); may be given several times.", required=True
+)
 OUTPUT = flags.DEFINE_string("output", None, "CSV file; the screen if not given.")
 WORKERS = flags.DEFINE_integer("workers", 0, "Processes that read structures; 0 takes all cores.")
 

@@ -22,7 +22,9 @@ from absl import flags
 from experiments import cli
 
 WORKDIR = flags.DEFINE_multi_string("workdir", None, "Folder of a training run; several models at once.", required=True)
-INPUT = flags.DEFINE_multi_string("input", None, "File or folder; may be given several times.", required=True)
+INPUT = flags.DEFINE_multi_string(
+    "input", None, "File, folder or pattern (a/*.cif); may be given several times.", required=True
+)
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the result.", required=True)
 TOP = flags.DEFINE_integer("top", 0, "Structures in top.csv; 0 writes none.", lower_bound=0)
 BY = flags.DEFINE_string("by", "", "Column that --top ranks by; needed where there are several.")
@@ -43,9 +45,7 @@ def main() -> None:
     from cgcnn_jax.data.sources import read_unparsed
     from cgcnn_jax.screen.screening import Top, screen
 
-    for path in INPUT.value:
-        if not Path(path).expanduser().exists():
-            raise FileNotFoundError(f"--input={path}: no such file or folder")
+    cli.check_inputs(INPUT.value)
     where = PREDICT.value
     if where == "auto":
         where = "worker" if jax.default_backend() == "cpu" else "parent"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.sources.ase import read_ase as read_ase
+from cgcnn_jax.data.sources.by_name import is_there as is_there
 from cgcnn_jax.data.sources.by_name import read_input as read_input
 from cgcnn_jax.data.sources.by_name import read_inputs as read_inputs
 from cgcnn_jax.data.sources.by_name import read_unparsed as read_unparsed

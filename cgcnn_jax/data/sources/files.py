@@ -23,22 +23,22 @@ _DOCUMENTS = (".json", ".mson", ".yaml", ".yml")
 _NO_DOCUMENTS = (".cif", ".mcif", ".vasp")
 
 
-def read_files(paths: Iterable[str | Path]) -> Iterator[CrystalFile | Rejected]:
+def read_files(paths: Iterable[str | Path], *, base: Path | None = None) -> Iterator[CrystalFile | Rejected]:
     """Structure files, and all those in the folders among `paths` (subfolders too), in the order of their names.
 
     A folder's JSON is left alone, for not all of it is a structure's. The id is the file's name without its ending, led by
-    its subfolders.
+    its subfolders, or by all of its folders below `base`.
     """
     for path in (Path(path).expanduser() for path in paths):
         if path.is_dir():
             is_empty = True
             for file in _walk(path):
                 is_empty = False
-                yield file if isinstance(file, Rejected) else CrystalFile(_id_of(file.relative_to(path)), file)
+                yield file if isinstance(file, Rejected) else CrystalFile(_id_of(file.relative_to(base or path)), file)
             if is_empty:
                 yield Rejected(str(path), f"{path}: a folder without structure files ({', '.join(_SUFFIXES)}, POSCAR)")
         elif path.is_file():
-            yield CrystalFile(_id_of(Path(path.name)), path)
+            yield CrystalFile(_id_of(path.relative_to(base or path.parent)), path)
         else:
             # A pipe or a device might never end.
             what = "neither a file nor a folder" if path.exists() else "no such file"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cgcnn_jax.data.crystal import Crystal, CrystalFile, Rejected
-from cgcnn_jax.data.sources import CrystalLine, read_input, read_unparsed
+from cgcnn_jax.data.sources import CrystalLine, is_there, read_input, read_unparsed
 from cgcnn_jax.data.sources.jsonl import line_of, read_jsonl
 
 
@@ -48,6 +48,28 @@ def test_a_folder_of_structure_files_and_one_of_them(rock_salt: Crystal, tmp_pat
     assert [entry.id for entry in read_input(tmp_path)] == ["a/z", "a", "b", "c/POSCAR"]
     (one,) = read_input(tmp_path / "b.cif")
     assert isinstance(one, CrystalFile)
+
+
+def test_a_pattern_is_all_that_it_matches_with_the_open_folders_in_the_ids(rock_salt: Crystal, tmp_path: Path) -> None:
+    structure = rock_salt.to_structure()
+    for name in ("b/POSCAR", "a/POSCAR", "a/N2.cif", "a/N1.cif", "a/O1.cif", "Fe[1].cif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        structure.to(str(tmp_path / name), fmt="poscar" if name.endswith("POSCAR") else "cif")
+    (tmp_path / "lines.jsonl").write_text(line_of(rock_salt))
+
+    def ids(pattern: str) -> list[str]:
+        return [entry.id for entry in read_input(tmp_path / pattern)]
+
+    assert ids("a/N*.cif") == ["N1", "N2"]
+    assert ids("*/POSCAR") == ["a/POSCAR", "b/POSCAR"]
+    assert ids("**/?1.cif") == ["a/N1", "a/O1"]
+    assert ids("[ab]") == ["a/N1", "a/N2", "a/O1", "a/POSCAR", "b/POSCAR"]
+    assert ids("*.jsonl") == [rock_salt.id]
+    assert ids("Fe[1].cif") == ["Fe[1]"]
+    (missing,) = read_input(tmp_path / "a/P*.cif")
+    assert isinstance(missing, Rejected) and missing.reason == f"{tmp_path}/a/P*.cif: no file matches"
+    assert is_there(tmp_path / "a/N*.cif") and is_there(tmp_path / "Fe[1].cif")
+    assert not is_there(tmp_path / "a/P*.cif") and not is_there(tmp_path / "N1.cif")
 
 
 def test_a_task_of_matbench_by_the_name_of_its_file(tmp_path: Path) -> None:
