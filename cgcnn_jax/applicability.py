@@ -3,8 +3,7 @@
 import io
 import zipfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,8 +24,12 @@ if TYPE_CHECKING:
 
 FILE = "applicability.npz"
 QUANTILE = 0.95
-SHORTER = 0.2
-"""Å by which a bond must undercut the shortest of its pair in training to count as not seen."""
+MARGIN = 0.2
+"""Å by which a distance must lie outside of those in training to count as not seen."""
+EMPTIER = 1.0
+"""Å by which an empty layer must be thicker than those in training: layered crystals differ by tenths, slabs by more."""
+_REACH = 0.75  # times the threshold
+_BULK = 0.99  # share of training crystals that are taken for bulk: large sets hold a slab or a broken structure
 
 
 class Judgement(NamedTuple):
@@ -45,22 +48,31 @@ class Judgement(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Applicability:
-    """The training crystals as the model sees them, and the elements and bonds they hold.
+    """The training crystals as the model sees them, and the elements, bonds and empty layers they hold.
 
-    A crystal lies outside if an element of it, or two of its elements as neighbours, are in no training crystal, if two
-    elements are closer by 0.2 Å than anywhere in training, or if its pooled vector is farther from every training
-    crystal's than a quantile of these crystals' own distances to their nearest other: by that rule a share 1 - quantile
-    of the training crystals would lie outside themselves. What the shares mean for errors: docs/interpret.md.
+    A crystal lies outside if
+
+    - an element of it, or two of its elements as neighbours, are in no training crystal,
+    - two elements are closer by 0.2 Å than anywhere in training,
+    - the nearest neighbour of an atom is farther by 0.2 Å than wherever these two elements are nearest in training,
+    - it has a layer without atoms thicker by 1 Å than 99 % of the training crystals (a slab or molecule;
+      `vacuum.thickness`), or
+    - its pooled vector is farther from every training crystal's than a quantile of these crystals' own distances to their
+      nearest other: by that rule a share 1 - quantile of the training crystals would lie outside themselves.
+
+    What the shares mean for errors: docs/interpret.md.
 
     Attributes:
-      ids: Training crystals.
+      ids: Training crystals, all or those that `thinned` kept.
       formulas: Their reduced formulas.
-      vectors: Their pooled vectors, f32[n_train, d].
-      spacing: Distance of each to its nearest other one, f64[n_train].
+      vectors: Their pooled vectors, f32[n, d], or f16 of those kept.
+      spacing: Distance of every training crystal to its nearest other one, f64[n_train].
       quantile: Of `spacing`, above which a crystal is far.
       species: Atomic numbers, ascending, i32[n_element].
       pairs: Neighbouring elements, the lower atomic number first, ascending, i32[n_pair, 2].
       shortest: Their shortest distance in training, Å, f32[n_pair].
+      longest: Their longest where one is the other's nearest neighbour, Å, f32[n_pair]; infinite if nowhere.
+      vacuum: Thickest empty layer of 99 % of the training crystals, Å.
       weights: Digest of the Predictor that made the vectors.
     """
 
@@ -72,28 +84,33 @@ class Applicability:
     species: np.ndarray
     pairs: np.ndarray
     shortest: np.ndarray
+    longest: np.ndarray
+    vacuum: float
     weights: str
 
     @classmethod
     def fit(
-        cls, predictor: Predictor, ids: Sequence[str], graphs: CrystalGraphs, *, quantile: float = QUANTILE
+        cls, predictor: Predictor, crystals: Dataset, train: np.ndarray, *, quantile: float = QUANTILE
     ) -> "Applicability":
-        """From the graphs of the training crystals `ids`.
+        """From the training crystals, which have the places `train` in the data.
 
         Raises:
           ValueError: If there are fewer than two, or the quantile is not between 0 and 1.
         """
-        if len(ids) < 2:
-            raise ValueError(f"the distances between training crystals need two of them, got {len(ids)}")
+        if len(train) < 2:
+            raise ValueError(f"the distances between training crystals need two of them, got {len(train)}")
         if not 0 < quantile <= 1:
             raise ValueError(f"quantile must be above 0 and at most 1, got {quantile}")
+        graphs = crystals.store.take(train)
         vectors = predictor.inspect_graphs(graphs).crystals
         spacing = _nearest(_search(vectors), vectors)[0][:, 0]
         code, place = np.unique(_pairs(graphs), return_inverse=True)
-        shortest = np.full(len(code), np.inf, np.float32)
+        shortest, longest = np.full(len(code), np.inf, np.float32), np.full(len(code), -np.inf, np.float32)
         np.minimum.at(shortest, place, graphs.distances)
+        is_first = _is_first(graphs)
+        np.maximum.at(longest, place[is_first], graphs.distances[is_first])
         return cls(
-            tuple(ids),
+            tuple(crystals.ids[place] for place in train),
             tuple(store.formulas(graphs)),
             vectors,
             spacing,
@@ -101,6 +118,8 @@ class Applicability:
             np.unique(graphs.species),
             np.stack(np.divmod(code, _BASE), axis=1),
             shortest,
+            np.where(np.isneginf(longest), np.float32(np.inf), longest),
+            float(np.quantile(crystals.store.vacuum[train], _BULK)),
             predictor.digest(),
         )
 
@@ -111,9 +130,30 @@ class Applicability:
         Raises:
           ValueError: If the run does not say which they were, or the data no longer hold them.
         """
-        ids = training_ids(predictor)
-        index = crystals.places(ids, "training crystals")
-        return cls.fit(predictor, ids, crystals.store.take(index), quantile=quantile)
+        train = crystals.places(training_ids(predictor), "training crystals")
+        return cls.fit(predictor, crystals, train, quantile=quantile)
+
+    def thinned(self, reach: float = _REACH) -> "Applicability":
+        """With the vectors of some training crystals, within `reach` times the threshold of which all others lie.
+
+        They are taken one after the other, each time the one that is farthest from those taken (T. F. Gonzalez, Theor.
+        Comput. Sci. 38, 293 (1985)), so that dense regions lose crystals and sparse ones keep theirs. No training crystal
+        becomes far, and other crystals seem farther by at most the reach. Threshold, elements, bonds and empty layers stay
+        those of all; the vectors are kept as f16.
+        """
+        vectors = np.asarray(self.vectors, np.float64)
+        taken = [int(np.linalg.norm(vectors - vectors.mean(axis=0), axis=1).argmin())]
+        left = np.linalg.norm(vectors - vectors[taken[0]], axis=1)
+        while left.max() > reach * self.threshold:
+            taken.append(int(left.argmax()))
+            left = np.minimum(left, np.linalg.norm(vectors - vectors[taken[-1]], axis=1))
+        kept = sorted(taken)
+        return replace(
+            self,
+            ids=tuple(self.ids[place] for place in kept),
+            formulas=tuple(self.formulas[place] for place in kept),
+            vectors=self.vectors[kept].astype(np.float16),
+        )
 
     @cached_property
     def threshold(self) -> float:
@@ -134,11 +174,12 @@ class Applicability:
             distances[is_finite], places[is_finite] = _nearest(self._searched, self.vectors, vectors[is_finite], k)
         return distances, places
 
-    def judge(self, graphs: CrystalGraphs, vectors: np.ndarray, k: int = 1) -> Judgement:
+    def judge(self, graphs: CrystalGraphs, vacuum: np.ndarray, vectors: np.ndarray, k: int = 1) -> Judgement:
         """The k nearest training crystals, and the reasons for which a crystal lies outside.
 
         Args:
           graphs: Made by the predictor's featurizer.
+          vacuum: Thickest empty layer of each, Å.
           vectors: Their pooled vectors, `Predictor.inspect_graphs(graphs).crystals`.
           k: Nearest training crystals.
         """
@@ -160,13 +201,24 @@ class Applicability:
             if np.isin([first, second], self.species).all():
                 reasons[crystal].append(f"{_names(first, second)} are neighbours in no training crystal")
 
-        is_short = is_known & (graphs.distances < self.shortest[place] - SHORTER)
-        for crystal, pair in _unique(edge_owner, pairs, is_short):
-            least = graphs.distances[(edge_owner == crystal) & (pairs == pair)].min()
-            reasons[crystal].append(
-                f"{_names(*divmod(pair, _BASE))} are {least:.2f} Å apart, at least "
-                f"{self.shortest[known == pair][0]:.2f} Å in training"
-            )
+        def tell(is_odd: np.ndarray, worst: np.ufunc, how: str, limits: np.ndarray) -> None:
+            for crystal, pair in _unique(edge_owner, pairs, is_known & is_odd):
+                length = worst.reduce(graphs.distances[is_odd & (edge_owner == crystal) & (pairs == pair)])
+                limit = limits[known == pair][0]
+                reasons[crystal].append(
+                    f"{_names(*divmod(pair, _BASE))} are {length:.2f} Å apart{how} {limit:.2f} Å in training"
+                )
+
+        tell(graphs.distances < self.shortest[place] - MARGIN, np.minimum, ", at least", self.shortest)
+        is_far = _is_first(graphs) & (graphs.distances > self.longest[place] + MARGIN)
+        tell(is_far, np.maximum, " as nearest neighbours, at most", self.longest)
+
+        for some, thickness in zip(reasons, vacuum, strict=True):
+            if thickness > self.vacuum + EMPTIER:
+                some.append(
+                    f"an empty layer of {thickness:.1f} Å, when {_BULK:.0%} of the training crystals have none above "
+                    f"{self.vacuum:.1f} Å"
+                )
 
         for some, distance in zip(reasons, distances[:, 0], strict=True):
             if distance > self.threshold:
@@ -182,10 +234,14 @@ class Applicability:
 
     def save(self, workdir: str | Path) -> None:
         """Writes applicability.npz into the folder of the run."""
+        write_bytes(Workdir(workdir).path / FILE, self.content())
+
+    def content(self) -> bytes:
+        """Of applicability.npz."""
         content = io.BytesIO()
         arrays = {name: np.asarray(value) for name, value in vars(self).items() if name in self.__dataclass_fields__}
         np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
-        write_bytes(Workdir(workdir).path / FILE, content.getvalue())
+        return content.getvalue()
 
     @classmethod
     def load(cls, workdir: str | Path) -> "Applicability":
@@ -207,7 +263,8 @@ class Applicability:
             return cls(
                 **arrays
                 | {name: tuple(arrays[name].tolist()) for name in ("ids", "formulas")}
-                | {"quantile": float(arrays["quantile"]), "weights": str(arrays["weights"])}
+                | {"quantile": float(arrays["quantile"]), "vacuum": float(arrays["vacuum"])}
+                | {"weights": str(arrays["weights"])}
             )
         except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(
@@ -251,7 +308,7 @@ class JudgingPredictor(TablePredictor):
         """A row per structure of a portion, as `predict_entries`."""
         graphs = portion.store.graphs
         seen = self.predictor.inspect_graphs(graphs)
-        reasons = self.known.judge(graphs, seen.crystals).reasons
+        reasons = self.known.judge(graphs, portion.store.vacuum, seen.crystals).reasons
         table = portion_table(portion, self.predictor.columns(), seen.values, self.predictor.cells)
         outside = [None if row is None else reasons[row] for row in portion.rows()]
         table.insert(len(table.columns) - 1, "outside", outside)
@@ -271,6 +328,7 @@ def training_ids(predictor: Predictor) -> list[str]:
 
 # Crystals that a search finds beyond those asked for: it estimates distances, and may take near ones for each other.
 _SPARE = 4
+_ALIKE = 1e-3  # Å, distances that are equal but for rounding
 _BASE = 1000  # above every atomic number: two of them are written as one
 
 
@@ -278,6 +336,13 @@ def _pairs(graphs: CrystalGraphs) -> np.ndarray:
     """The two elements of every edge as one number, the same in both directions, i64[n_edge]."""
     one, other = (graphs.species[end].astype(np.int64) for end in (graphs.receivers, graphs.senders))
     return np.minimum(one, other) * _BASE + np.maximum(one, other)
+
+
+def _is_first(graphs: CrystalGraphs) -> np.ndarray:
+    """Whether an edge leads to a nearest neighbour of its receiver, bool[n_edge]."""
+    nearest = np.full(len(graphs.species), np.inf, np.float32)
+    np.minimum.at(nearest, graphs.receivers, graphs.distances)
+    return graphs.distances <= nearest[graphs.receivers] + _ALIKE
 
 
 def _unique(owner: np.ndarray, what: np.ndarray, mask: np.ndarray) -> list[tuple[int, int]]:

@@ -23,8 +23,7 @@ CARD = "card.md"
 def export(workdir: str | Path, folder: str | Path) -> str:
     """Writes the network of a run without its training, as `Predictor.save`, and with it CARD.
 
-    What the run was trained on goes with it (`Applicability.save`: ids, formulas and vectors of the training crystals) if the
-    run's folder has it.
+    What the run was trained on goes with it (`Applicability.thinned`) if the run's folder has it.
 
     Returns:
       Whether that went with it, in a sentence for people.
@@ -42,15 +41,20 @@ def export(workdir: str | Path, folder: str | Path) -> str:
         )
     files = {CARD: card(finished.read(run.path)).encode()}
     try:
-        JudgingPredictor(predictor, Applicability.load(run.path))  # which takes no other weights'
+        known = Applicability.load(run.path)
+        JudgingPredictor(predictor, known)  # which takes no other weights'
     except (FileNotFoundError, ValueError):
         told = (
             "Nothing in it warns of crystals unlike those it was trained on: `python -m experiments.interpret "
             f"--workdir={workdir}` notes what they are, and an export after that holds it."
         )
     else:
-        files[FILE] = (run.path / FILE).read_bytes()
-        told = f"{FILE} holds ids, formulas and vectors of the training crystals, which warn of crystals unlike them."
+        some = known.thinned()
+        files[FILE] = some.content()
+        told = (
+            f"{FILE} holds ids, formulas and vectors of {len(some.ids):,} of {len(known.ids):,} training crystals, near which "
+            "the others lie; they warn of crystals unlike them."
+        )
     predictor.save(folder, files)
     return told
 

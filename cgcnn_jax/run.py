@@ -329,7 +329,7 @@ def _nearest(
         return {}
     try:
         predictor = Predictor.restore(workdir.path)
-        seen = Applicability.fit(predictor, [crystals.ids[i] for i in train], crystals.store.take(train))
+        seen = Applicability.fit(predictor, crystals, train)
         seen.save(workdir.path)
         if judged == "train":
             return {}

@@ -7,7 +7,7 @@ from it by --config.init_from=FOLDER. Who has it can read the ids of the crystal
 network, so that nobody judges it by those that it was trained on (but not those of a model that it started from), and on
 which machine that was; structures and labels are not in it. Where DIR has applicability.npz
 (experiments.train makes it with its report, experiments.interpret if that is missing), it goes with it, and warns of
-crystals unlike the training crystals: their formulas, shortest bonds, and vectors in the network.
+crystals unlike the training crystals: their elements and bonds, and ids, formulas and vectors of as many as it needs.
 """
 
 from absl import flags

@@ -8,6 +8,7 @@ import pytest
 
 from cgcnn_jax import Predictor
 from cgcnn_jax.applicability import Applicability
+from cgcnn_jax.data import vacuum
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.dataset import load
 from cgcnn_jax.graph import CrystalGraphs, concatenate
@@ -43,13 +44,19 @@ def graphs_of(predictor: Predictor, *crystals: Crystal) -> CrystalGraphs:
 
 @pytest.fixture(scope="module")
 def fitted(predictor: Predictor) -> Applicability:
-    return Applicability.fit(predictor, [crystal.id for crystal in TRAIN], graphs_of(predictor, *TRAIN), quantile=1.0)
+    return fit(predictor, *TRAIN)
+
+
+def fit(predictor: Predictor, *crystals: Crystal, quantile: float = 1.0) -> Applicability:
+    data = load(crystals, predictor.featurizer, [])
+    return Applicability.fit(predictor, data, np.arange(len(crystals)), quantile=quantile)
 
 
 def reasons(fitted: Applicability, predictor: Predictor, *crystals: Crystal) -> tuple[str, ...]:
     graphs = graphs_of(predictor, *crystals)
+    empty = np.array([vacuum.thickness(crystal) for crystal in crystals])
     # Vectors of training crystals, so that none is far.
-    return fitted.judge(graphs, np.repeat(fitted.vectors[:1], len(crystals), axis=0)).reasons
+    return fitted.judge(graphs, empty, np.repeat(fitted.vectors[:1], len(crystals), axis=0)).reasons
 
 
 def test_distances_and_threshold_by_hand(fitted: Applicability, predictor: Predictor) -> None:
@@ -58,12 +65,12 @@ def test_distances_and_threshold_by_hand(fitted: Applicability, predictor: Predi
     spacing = np.array([1, 1, 2, 0.5, 0.5])
     hand = dataclasses.replace(fitted, vectors=line, spacing=spacing, quantile=0.5)
     assert hand.threshold == 1
-    found = hand.judge(graphs_of(predictor, *TRAIN[:3]), np.array([[2.2], [5.5], [9.0]]), k=2)
+    found = hand.judge(graphs_of(predictor, *TRAIN[:3]), np.zeros(3), np.array([[2.2], [5.5], [9.0]]), k=2)
     np.testing.assert_allclose(found.distances, [[0.8, 1.2], [1.5, 2.0], [1.5, 2.0]], rtol=1e-6)
     np.testing.assert_array_equal(found.neighbors, [[2, 1], [3, 4], [4, 3]])
     far = "far from every training crystal: 1.5, when 50% of these have one within 1"
     assert found.reasons == ("", far, far)
-    lost = hand.judge(graphs_of(predictor, *TRAIN[:2]), np.array([[np.nan], [2.9]]))
+    lost = hand.judge(graphs_of(predictor, *TRAIN[:2]), np.zeros(2), np.array([[np.nan], [2.9]]))
     np.testing.assert_allclose(lost.distances, [[np.inf], [0.1]], rtol=1e-5)
     assert lost.reasons[0].startswith("far from every training crystal: inf")
     assert lost.reasons[1] == ""
@@ -98,7 +105,8 @@ def test_no_rounding_sets_long_vectors_apart_from_themselves(fitted: Applicabili
 def test_training_crystals_and_their_supercells_lie_within(fitted: Applicability, predictor: Predictor) -> None:
     doubled = [Crystal.from_structure(c.id, c.to_structure().make_supercell([2, 1, 1])) for c in TRAIN]
     graphs = graphs_of(predictor, *TRAIN, *doubled)
-    found = fitted.judge(graphs, predictor.inspect_graphs(graphs).crystals)
+    empty = np.array([vacuum.thickness(crystal) for crystal in (*TRAIN, *doubled)])
+    found = fitted.judge(graphs, empty, predictor.inspect_graphs(graphs).crystals)
     assert found.reasons == ("",) * 10
     np.testing.assert_array_equal(found.neighbors[:, 0], [*range(5), *range(5)])
 
@@ -112,13 +120,24 @@ def test_reasons_name_the_element_the_pair_and_the_bond(fitted: Applicability, p
         rock_salt("Na", "I", 6.47),
         rock_salt("K", "Br", 6.60),
         rock_salt("Na", "Cl", 5.0),
-        rock_salt("Na", "Cl", 9.0),
+        rock_salt("Na", "Cl", 8.0),
     )
     assert found[0] == "I is in no training crystal"
     assert found[1] == "K and Br are neighbours in no training crystal"
     assert "Na and Cl are 2.50 Å apart, at least 2.82 Å in training" in found[2]
     assert "Na and Na are 3.54 Å apart, at least 3.99 Å in training" in found[2]
-    assert found[3] == ""  # longer bonds are the vectors' business
+    # In CaO the oxygens are 3.40 Å apart, and nowhere nearest to each other: only the first neighbours count as too far.
+    assert found[3] == "Na and Cl are 4.00 Å apart as nearest neighbours, at most 2.82 Å in training"
+    assert reasons(fitted, predictor, rock_salt("Na", "Cl", 6.0)) == ("",)
+
+
+def test_slabs_and_molecules_are_told_by_their_empty_layer(fitted: Applicability, predictor: Predictor) -> None:
+    # The densest planes of rock salt, (200), are a/2 apart; a is 6.29 and 5.97 Å in the two widest
+    # of five crystals, between which the quantile 0.99 lies at 4 x 0.99 - 3 of the way.
+    assert fitted.vacuum == pytest.approx((0.04 * 5.97 + 0.96 * 6.29) / 2, rel=1e-6)
+    slab = Crystal.from_arrays("slab", np.diag([3.99, 3.99, 20]), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0]])
+    (reason,) = reasons(fitted, predictor, slab)
+    assert reason == "an empty layer of 20.0 Å, when 99% of the training crystals have none above 3.1 Å"
 
 
 def test_what_is_saved_judges_alike_without_the_data(
@@ -128,13 +147,46 @@ def test_what_is_saved_judges_alike_without_the_data(
     again = Applicability.load(tmp_path)
     graphs = graphs_of(predictor, rock_salt("Na", "I", 6.47), rock_salt("Mg", "O", 3.6))
     vectors = predictor.inspect_graphs(graphs).crystals
-    one, other = fitted.judge(graphs, vectors, k=3), again.judge(graphs, vectors, k=3)
+    one, other = (known.judge(graphs, np.array([0.0, 9.0]), vectors, k=3) for known in (fitted, again))
     np.testing.assert_array_equal(one.distances, other.distances)
     np.testing.assert_array_equal(one.neighbors, other.neighbors)
     assert one.reasons == other.reasons
     assert (again.ids, again.formulas) == (fitted.ids, ("NaCl", "NaBr", "KCl", "MgO", "CaO"))
     assert again.is_of(predictor)
     assert not again.is_of(make_predictor(conv="gated"))
+
+
+def test_thinned_crystals_have_all_others_near_them(fitted: Applicability, predictor: Predictor) -> None:
+    # On a line, the middle first, then whichever is farthest from those taken: 5; 0; 9; 7, which is 2 from 5 and 9.
+    line = np.array([[0.0], [0.1], [5.0], [5.1], [7.0], [9.0]], np.float32)
+    hand = dataclasses.replace(
+        fitted,
+        ids=tuple("abcdef"),
+        formulas=tuple("ABCDEF"),
+        vectors=line,
+        spacing=np.array([1.0, 2, 2, 2, 2, 2]),
+        quantile=0.5,
+    )
+    some = hand.thinned(0.9)
+    assert (some.ids, some.formulas) == (tuple("acef"), tuple("ACEF"))
+    assert some.threshold == hand.threshold == 2
+    np.testing.assert_array_equal(some.vectors, line[[0, 2, 4, 5]].astype(np.float16))
+    assert hand.thinned(1.1).ids == tuple("acf")
+    # What was in any training crystal stays known.
+    crystals = rock_salt("Na", "Cl", 5.5), rock_salt("Na", "I", 6.5)
+    assert reasons(fitted.thinned(9.0), predictor, *crystals) == reasons(fitted, predictor, *crystals)
+
+
+def test_no_training_crystal_is_far_from_the_thinned(fitted: Applicability) -> None:
+    vectors = np.random.default_rng(0).normal(3, 1, (400, 8)).astype(np.float32)
+    apart = np.linalg.norm(vectors[:, None] - vectors[None].astype(float), axis=-1) + np.diag([np.inf] * 400)
+    names = tuple(map(str, range(400)))
+    known = dataclasses.replace(
+        fitted, ids=names, formulas=names, vectors=vectors, spacing=apart.min(axis=1), quantile=0.95
+    )
+    some = known.thinned()
+    assert 100 < len(some.ids) < 350
+    assert some.nearest(vectors)[0].max() < 0.76 * known.threshold
 
 
 def test_training_crystals_are_found_by_id_in_the_data(fitted: Applicability, predictor: Predictor) -> None:
@@ -153,13 +205,13 @@ def test_training_crystals_are_found_by_id_in_the_data(fitted: Applicability, pr
 
 def test_one_crystal_has_no_distances_to_others(predictor: Predictor) -> None:
     with pytest.raises(ValueError, match="need two of them, got 1"):
-        Applicability.fit(predictor, ["NaCl"], graphs_of(predictor, TRAIN[0]))
+        fit(predictor, TRAIN[0])
 
 
 @pytest.mark.parametrize("quantile", [0.0, 1.5])
 def test_a_quantile_is_between_0_and_1(predictor: Predictor, quantile: float) -> None:
     with pytest.raises(ValueError, match="quantile must be above 0 and at most 1"):
-        Applicability.fit(predictor, ["a", "b"], graphs_of(predictor, *TRAIN[:2]), quantile=quantile)
+        fit(predictor, *TRAIN[:2], quantile=quantile)
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """An interpretation that is stopped at any moment goes on, and ends with the files of one that was not."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from cgcnn_jax import interpret
 from cgcnn_jax.applicability import Applicability
 from cgcnn_jax.data.crystal import Crystal, Rejected
-from cgcnn_jax.graph import concatenate
+from cgcnn_jax.data.dataset import load
 from cgcnn_jax.interpretation import Interpretation
 from tests.predictors import make_predictor
 
@@ -39,8 +40,8 @@ def items() -> list[Crystal | Rejected]:
 @pytest.fixture(scope="module")
 def known(items: list[Crystal | Rejected]) -> Applicability:
     predictor = make_predictor()
-    found = [one.graphs for one in interpret.explain(predictor, items[3:5], with_bonds=False)]
-    return Applicability.fit(predictor, ["x", "y"], concatenate(found))
+    crystals = [dataclasses.replace(items[place], id=id) for place, id in ((3, "x"), (4, "y"))]  # type: ignore[type-var]
+    return Applicability.fit(predictor, load(crystals, predictor.featurizer, []), np.arange(2))
 
 
 def explaining(begun: list[str], stop_before: int) -> Callable[..., Iterator[Any]]:

@@ -63,7 +63,19 @@ def test_bulk_moduli_are_those_measured() -> None:
 
 
 def test_a_crystal_unlike_those_trained_on_is_told() -> None:
-    structures = [MEASURED["MgO"][0], cubic("Fm-3m", 3.0, "Cl", "O"), cubic("Fm-3m", 6.0, "Xe")]
+    magnesia = MEASURED["MgO"][0]
+    layer = Structure(
+        Lattice.tetragonal(2.98, 18), ["Mg", "O"] * 2, [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0.5, 0.117], [0, 0, 0.117]]
+    )
+    structures = [
+        magnesia,
+        cubic("Fm-3m", 3.0, "Cl", "O"),
+        cubic("Fm-3m", 6.0, "Xe"),
+        cubic("Fm-3m", 5.2, "Mg", "O"),
+        layer,
+    ]
     outside = JudgingPredictor.restore(FOLDER / "bulk_modulus").predict(structures)["outside"]
     assert outside[0] == ""
     assert "Å apart, at least" in outside[1] and outside[2]
+    assert "O and Mg are 2.60 Å apart as nearest neighbours" in outside[3]
+    assert "an empty layer of 15.9 Å" in outside[4]

@@ -6,17 +6,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cgcnn_jax.data import elements, quotient
+from cgcnn_jax.data import elements, quotient, vacuum
 from cgcnn_jax.data.crystal import Crystal, CrystalError
 from cgcnn_jax.data.neighbors import NeighborRule, WholeShells
 from cgcnn_jax.graph import CrystalGraphs
 
 
 class Featurized(NamedTuple):
-    """One crystal's graph, and the node that stands for each of its atoms (i32[n_atom])."""
+    """One crystal's graph, the node that stands for each of its atoms (i32[n_atom]), its thickest empty layer (Å)."""
 
     graphs: CrystalGraphs
     atom_node: np.ndarray
+    vacuum: float
 
 
 Featurize = Callable[[Crystal], Featurized]
@@ -63,4 +64,4 @@ class Featurizer:
             n_edge=np.array([len(nodes.edges.distances)], np.int32),
             graph_mask=np.ones(1, bool),
         )
-        return Featurized(graphs, nodes.atom_node.astype(np.int32))
+        return Featurized(graphs, nodes.atom_node.astype(np.int32), vacuum.thickness(crystal))

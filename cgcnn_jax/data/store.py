@@ -1,8 +1,8 @@
 """Graphs on disk: built once per content and settings, in parallel, and memory-mapped ever after.
 
 A store is a folder named by a digest of every crystal's content and of the featurizer:
-  KEY/           one .npy file per array of CrystalGraphs, atom_node.npy, n_atom.npy, index.json with their checksums;
-                 whole or absent, and built anew if a checksum differs
+  KEY/           one .npy file per array of CrystalGraphs, atom_node.npy, n_atom.npy, vacuum.npy, index.json with their
+                 checksums; whole or absent, and built anew if a checksum differs
   KEY.parts/     finished chunks of a store being built; a stopped build goes on from them, and removes what else it left
 """
 
@@ -29,7 +29,7 @@ from cgcnn_jax.files import write_bytes
 from cgcnn_jax.graph import CrystalGraphs, PadBudget, concatenate, offsets, select, unpad
 
 # Raise when the arrays change their meaning, or other crystals are refused: old stores are then built anew, never misread.
-FORMAT = 3
+FORMAT = 4
 _CHUNK = 256
 # Starting worker processes takes as long as building this many chunks.
 _MIN_CHUNKS = 8
@@ -44,6 +44,7 @@ class GraphStore:
       graphs: All graphs, unpadded.
       atom_node: For every atom of every crystal, its node within its own crystal, i32[n_atom in all].
       n_atom: Atoms of each crystal, i32[n_graph].
+      vacuum: Thickest empty layer of each, Å, f32[n_graph]; see `vacuum.thickness`.
       rejected: Crystals that have no graph, and why.
     """
 
@@ -51,6 +52,7 @@ class GraphStore:
     graphs: CrystalGraphs
     atom_node: np.ndarray
     n_atom: np.ndarray
+    vacuum: np.ndarray
     rejected: tuple[Rejected, ...]
 
     def __len__(self) -> int:
@@ -184,6 +186,7 @@ def _build_chunk(entries: Sequence[Entry], featurizer: Featurize) -> GraphStore:
         concatenate([one.graphs for one in done]) if done else _EMPTY,
         np.concatenate([one.atom_node for one in done]) if done else np.zeros(0, np.int32),
         np.array([len(one.atom_node) for one in done], np.int32),
+        np.array([one.vacuum for one in done], np.float32),
         tuple(rejected),
     )
 
@@ -191,9 +194,11 @@ def _build_chunk(entries: Sequence[Entry], featurizer: Featurize) -> GraphStore:
 _EMPTY = CrystalGraphs(
     *(np.zeros(0, dtype) for dtype in (np.int32, *[np.float32] * 3, *[np.int32] * 4, bool)),
 )
-_DTYPES = {name: array.dtype for name, array in _EMPTY._asdict().items()} | dict.fromkeys(
-    ("atom_node", "n_atom"), np.dtype(np.int32)
-)
+_DTYPES = {name: array.dtype for name, array in _EMPTY._asdict().items()} | {
+    "atom_node": np.dtype(np.int32),
+    "n_atom": np.dtype(np.int32),
+    "vacuum": np.dtype(np.float32),
+}
 
 
 def _chunks(entries: Iterable[Entry]) -> Iterator[Sequence[Entry]]:
@@ -250,12 +255,18 @@ def _join(parts: list[GraphStore]) -> GraphStore:
         concatenate([part.graphs for part in parts] or [_EMPTY]),
         np.concatenate([part.atom_node for part in parts] or [np.zeros(0, np.int32)]),
         np.concatenate([part.n_atom for part in parts] or [np.zeros(0, np.int32)]),
+        np.concatenate([part.vacuum for part in parts] or [np.zeros(0, np.float32)]),
         tuple(one for part in parts for one in part.rejected),
     )
 
 
 def _arrays(store: GraphStore) -> dict[str, np.ndarray]:
-    return {**store.graphs._asdict(), "atom_node": store.atom_node, "n_atom": store.n_atom}
+    return {
+        **store.graphs._asdict(),
+        "atom_node": store.atom_node,
+        "n_atom": store.n_atom,
+        "vacuum": store.vacuum,
+    }
 
 
 def _index(ids: Sequence[str], rejected: Sequence[Rejected], checksums: Mapping[str, int] | None = None) -> str:
@@ -278,6 +289,7 @@ def _from_arrays(arrays: dict[str, np.ndarray], index: str) -> GraphStore:
         CrystalGraphs(*(arrays[name] for name in CrystalGraphs._fields)),
         arrays["atom_node"],
         arrays["n_atom"],
+        arrays["vacuum"],
         tuple(Rejected(*one) for one in named["rejected"]),
     )
 
