@@ -14,6 +14,7 @@ import pandas as pd
 from cgcnn_jax.data import elements, store
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.portion import Portion
+from cgcnn_jax.ensemble import Ensemble
 from cgcnn_jax.files import write_bytes
 from cgcnn_jax.graph import CrystalGraphs
 from cgcnn_jax.predict import Predictor, TablePredictor, portion_table
@@ -244,13 +245,14 @@ class Applicability:
         return content.getvalue()
 
     @classmethod
-    def load(cls, workdir: str | Path) -> "Applicability":
-        """Reads what `save` wrote; no training data are needed.
+    def load(cls, *workdirs: str | Path) -> "Applicability":
+        """Reads what `save` wrote, in the first of the folders that has it; no training data are needed.
 
         Raises:
           FileNotFoundError: If there is none, saying how to make it.
           ValueError: If it is damaged.
         """
+        workdir = next((one for one in workdirs if (Workdir(one).path / FILE).exists()), workdirs[0])
         path = Workdir(workdir).path / FILE
         if not path.exists():
             raise FileNotFoundError(
@@ -278,27 +280,34 @@ class Applicability:
 
 
 class JudgingPredictor(TablePredictor):
-    """A predictor that says of each crystal whether it lies outside of what the network was trained on.
+    """A network, or an ensemble, that says of each crystal whether it lies outside of what it was trained on.
 
     `predict` and `predict_entries` have it in the column `outside`, after the predictions: why, or nothing if it lies
     within.
 
     Attributes:
-      predictor: The network.
-      known: What it was trained on.
+      predictor: The network, or several.
+      known: What one of them was trained on.
       featurizer: Structure to graph.
     """
 
-    def __init__(self, predictor: Predictor, known: Applicability) -> None:
-        """Raises ValueError if `known` is of other weights."""
-        if not known.is_of(predictor):
-            raise ValueError(f"{FILE} is of other weights than those that predict; make it anew")
+    def __init__(self, predictor: Predictor | Ensemble, known: Applicability) -> None:
+        """Raises ValueError if `known` is of none of the networks."""
         self.predictor, self.known, self.featurizer = predictor, known, predictor.featurizer
+        networks = predictor.predictors if isinstance(predictor, Ensemble) else (predictor,)
+        seeing = next((network for network in networks if known.is_of(network)), None)
+        if seeing is None:
+            raise ValueError(f"{FILE} is of other weights than those that predict; make it anew")
+        self._seeing = seeing
 
     @classmethod
-    def restore(cls, workdir: str | Path) -> "JudgingPredictor":
-        """From the folder of a run, or of an exported network; see `Predictor.restore` and `Applicability.load`."""
-        return cls(Predictor.restore(workdir), Applicability.load(workdir))
+    def restore(cls, *workdirs: str | Path) -> "JudgingPredictor":
+        """From the folder of a run, or of an exported network, or those of an ensemble.
+
+        See `Predictor.restore`, `Ensemble.restore` and `Applicability.load`.
+        """
+        predictor = Predictor.restore(workdirs[0]) if len(workdirs) == 1 else Ensemble.restore(workdirs)
+        return cls(predictor, Applicability.load(*workdirs))
 
     def columns(self) -> list[str]:
         """Names of the columns between formula and reason, in `predict_entries`."""
@@ -307,9 +316,12 @@ class JudgingPredictor(TablePredictor):
     def predict_portion(self, portion: Portion) -> pd.DataFrame:
         """A row per structure of a portion, as `predict_entries`."""
         graphs = portion.store.graphs
-        seen = self.predictor.inspect_graphs(graphs)
+        seen = self._seeing.inspect_graphs(graphs)
         reasons = self.known.judge(graphs, portion.store.vacuum, seen.crystals).reasons
-        table = portion_table(portion, self.predictor.columns(), seen.values, self.predictor.cells)
+        if self.predictor is self._seeing:
+            table = portion_table(portion, self.predictor.columns(), seen.values, self._seeing.cells)
+        else:
+            table = self.predictor.predict_portion(portion)
         outside = [None if row is None else reasons[row] for row in portion.rows()]
         table.insert(len(table.columns) - 1, "outside", outside)
         return table

@@ -34,7 +34,6 @@ WORKERS = flags.DEFINE_integer("workers", 0, "Processes that read structures; 0 
 def main() -> None:
     cli.prepare()
     from cgcnn_jax.data.sources import read_inputs
-    from cgcnn_jax.ensemble import Ensemble
     from cgcnn_jax.files import write_text
 
     output = Path(OUTPUT.value).expanduser() if OUTPUT.value else None
@@ -42,7 +41,7 @@ def main() -> None:
         raise ValueError(f"--output={output}: there is no folder {output.absolute().parent}")
     if output and output.is_dir():
         raise ValueError(f"--output={output} is a folder; name a CSV file in it")
-    predictor = Ensemble.restore(WORKDIR.value) if len(WORKDIR.value) > 1 else _one(WORKDIR.value[0])
+    predictor = _restore(WORKDIR.value)
     with (
         cli.graph_workers(WORKERS.value) as executor,
         cli.bar(desc="predicting", unit="crystal", leave=False) as bar,
@@ -67,15 +66,17 @@ def main() -> None:
         raise ValueError("no structure could be predicted; the reasons stand in the last column")
 
 
-def _one(workdir: str) -> "TablePredictor":
-    """The network of a folder, and what judges structures by its training crystals if that is known."""
+def _restore(workdirs: list[str]) -> "TablePredictor":
+    """The networks of the folders, and what judges structures by their training crystals if that is known."""
     from cgcnn_jax.applicability import Applicability, JudgingPredictor, training_ids
+    from cgcnn_jax.ensemble import Ensemble
     from cgcnn_jax.predict import Predictor
 
-    predictor = Predictor.restore(workdir)
+    networks = [Predictor.restore(workdir) for workdir in workdirs]
+    predictor = networks[0] if len(networks) == 1 else Ensemble(networks, workdirs)
     try:
-        training_ids(predictor)  # imported models do not say, and are no worse for it
-        return JudgingPredictor(predictor, Applicability.load(workdir))
+        training_ids(networks[0])  # imported models do not say, and are no worse for it
+        return JudgingPredictor(predictor, Applicability.load(*workdirs))
     except (FileNotFoundError, ValueError) as error:
         print(f"no column outside: {error}", file=sys.stderr)
         return predictor

@@ -6,6 +6,9 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from cgcnn_jax import Ensemble
+from cgcnn_jax.applicability import Applicability, JudgingPredictor
+from cgcnn_jax.data.crystal import Crystal
+from cgcnn_jax.data.dataset import load
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import WholeShells
 from cgcnn_jax.predict import Predictor
@@ -106,3 +109,18 @@ def test_networks_of_different_things_are_no_ensemble(three: list[Predictor]) ->
         Ensemble([first, farther])
     with pytest.raises(ValueError, match="needs at least two networks; got 1"):
         Ensemble([first])
+
+
+def test_an_ensemble_is_judged_by_the_network_that_knows_its_training_crystals(three: list[Predictor]) -> None:
+    first, second, third = three
+    data = load([Crystal.from_structure("a", SALT), Crystal.from_structure("b", CESIUM)], second.featurizer, [])
+    known = Applicability.fit(second, data, np.arange(2))
+    crystals = [SALT, Structure(SALT.lattice, ["Na", "I"], SALT.frac_coords)]
+    both = Ensemble([first, second])
+    table, alone = JudgingPredictor(both, known).predict(crystals), JudgingPredictor(second, known).predict(crystals)
+    assert list(table["outside"]) == list(alone["outside"]) == ["", alone["outside"][1]]
+    assert "I is in no training crystal" in table["outside"][1]
+    assert list(table.columns) == ["id", "formula", "prediction", "unit", "std", "outside", "reason"]
+    np.testing.assert_array_equal(table["prediction"], both.predict(crystals)["prediction"])
+    with pytest.raises(ValueError, match="of other weights than those that predict"):
+        JudgingPredictor(Ensemble([first, third]), known)

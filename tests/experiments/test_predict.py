@@ -67,7 +67,8 @@ def test_several_runs_predict_together(run: Run, trained: Path, other_seed: Path
         read_csv(run("predict", *(f"--workdir={workdir}" for workdir in workdirs), *inputs).stdout)
         for workdirs in ((trained,), (other_seed,), (trained, other_seed))
     )
-    assert list(together[0]) == ["id", "formula", "prediction", "unit", "std", "reason"]
+    assert list(together[0]) == ["id", "formula", "prediction", "unit", "std", "outside", "reason"]
+    assert [row["outside"] for row in together] == [row["outside"] for row in one]
     for a, b, both in zip(one, other, together, strict=True):
         a, b = (float(row["prediction"]) for row in (a, b))
         assert a != b
