@@ -3,7 +3,7 @@
 python -m benchmarks.applicability --workdir=DIR [--quantile=0.95] [--path=DATA] [--thinned]
 
 Prints two Markdown tables: share of the test crystals and their mean absolute error, for every reason; and the share of
-test crystals that lie outside once they are stretched. --path says where the run's data are, if not where they were;
+test crystals that lie outside once all lengths are stretched, and how much the predictions change. --path says where the run's data are, if not where they were;
 --thinned takes the vectors of as many training crystals as experiments.export does.
 """
 
@@ -28,7 +28,7 @@ REASONS = {
     "an empty layer": "an empty layer",
     "far from every training crystal": "far from every",
 }
-STRETCHES = (0, 0.02, 0.05, 0.1, 0.2)
+STRETCHES = (-0.1, -0.05, -0.02, 0, 0.02, 0.05, 0.1, 0.2)
 MOST_STRETCHED = 500
 
 
@@ -66,8 +66,8 @@ def main() -> None:
     for name, text in REASONS.items():
         row(name, np.array([text in reason for reason in found.reasons]))
     row("any of these", np.array([bool(reason) for reason in found.reasons]))
-    for quantile in (0.9, 0.99):
-        other = dataclasses.replace(known, quantile=quantile)
+    for quantile in (0.99,) if known.is_thinned else (0.9, 0.99):
+        other = known.at(quantile)
         row(f"far, by the quantile {quantile:g}", found.distances[:, 0] > other.threshold)
     rank = spearmanr(found.distances[:, 0], errors).statistic
     print(f"\nrank correlation of distance and error: {rank:.2f}; MAE of all {errors.mean():.3g}\n")
@@ -78,14 +78,18 @@ def main() -> None:
         for entry in configs.build_entries(config)
         if not isinstance(entry, Rejected) and entry.id in wanted
     ]
-    names = (*(name for name in REASONS if "nearest" in name or "far" in name), "any of these")
-    print(f"| {len(some)} test crystals stretched by | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
+    names = (*(name for name in REASONS if "bond" in name or "nearest" in name or "far" in name), "any of these")
+    head = f"{len(some)} test crystals stretched by", *names, f"median change ({predictor.scaler.units[0]})"
+    print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
+    unchanged = predictor.predict_graphs(portion.build(some, predictor.featurizer).store.graphs)
     for stretch in STRETCHES:
         wider = [dataclasses.replace(one, lattice=(1 + stretch) * one.lattice) for one in some]
         made = portion.build(wider, predictor.featurizer).store
-        reasons = known.judge(made.graphs, made.vacuum, predictor.inspect_graphs(made.graphs).crystals).reasons
+        now = predictor.inspect_graphs(made.graphs)
+        reasons = known.judge(made.graphs, made.vacuum, now.crystals).reasons
         shares = [np.mean([REASONS.get(name, "") in reason and bool(reason) for reason in reasons]) for name in names]
-        print(f"| {stretch:.0%} | {' | '.join(f'{share:.0%}' for share in shares)} |")
+        change = np.median(now.values - unchanged)
+        print(f"| {stretch:+.0%} | {' | '.join(f'{share:.0%}' for share in shares)} | {change:+.3f} |")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Applicability: what a model was trained on, and whether another crystal lies within it."""
 
+import hashlib
 import io
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +16,7 @@ import pandas as pd
 from cgcnn_jax.data import elements, store
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.portion import Portion
-from cgcnn_jax.ensemble import Ensemble
+from cgcnn_jax.ensemble import Ensemble, networks_of, restore
 from cgcnn_jax.files import write_bytes
 from cgcnn_jax.graph import CrystalGraphs
 from cgcnn_jax.predict import Predictor, TablePredictor, portion_table
@@ -67,7 +69,7 @@ class Applicability:
       ids: Training crystals, all or those that `thinned` kept.
       formulas: Their reduced formulas.
       vectors: Their pooled vectors, f32[n, d], or f16 of those kept.
-      spacing: Distance of every training crystal to its nearest other one, f64[n_train].
+      spacing: Distance of every training crystal, of those left out too, to its nearest other one, f64[n_train].
       quantile: Of `spacing`, above which a crystal is far.
       species: Atomic numbers, ascending, i32[n_element].
       pairs: Neighbouring elements, the lower atomic number first, ascending, i32[n_pair, 2].
@@ -91,13 +93,14 @@ class Applicability:
 
     @classmethod
     def fit(
-        cls, predictor: Predictor, crystals: Dataset, train: np.ndarray, *, quantile: float = QUANTILE
+        cls, predictor: Predictor, crystals: Dataset, train: np.ndarray | None = None, *, quantile: float = QUANTILE
     ) -> "Applicability":
-        """From the training crystals, which have the places `train` in the data.
+        """From the training crystals, which have the places `train` in the data; all of them if not given.
 
         Raises:
           ValueError: If there are fewer than two, or the quantile is not between 0 and 1.
         """
+        train = np.arange(len(crystals.ids)) if train is None else train
         if len(train) < 2:
             raise ValueError(f"the distances between training crystals need two of them, got {len(train)}")
         if not 0 < quantile <= 1:
@@ -134,27 +137,55 @@ class Applicability:
         train = crystals.places(training_ids(predictor), "training crystals")
         return cls.fit(predictor, crystals, train, quantile=quantile)
 
-    def thinned(self, reach: float = _REACH) -> "Applicability":
-        """With the vectors of some training crystals, within `reach` times the threshold of which all others lie.
+    def thinned(self) -> "Applicability":
+        """With the vectors of some training crystals, within three quarters of the threshold of which all others lie.
 
-        They are taken one after the other, each time the one that is farthest from those taken (T. F. Gonzalez, Theor.
-        Comput. Sci. 38, 293 (1985)), so that dense regions lose crystals and sparse ones keep theirs. No training crystal
-        becomes far, and other crystals seem farther by at most the reach. Threshold, elements, bonds and empty layers stay
-        those of all; the vectors are kept as f16.
+        One after the other is kept unless it is so near to one that was, so that dense regions lose crystals and sparse
+        ones keep theirs. No training crystal becomes far, and other crystals seem farther by at most that reach.
+        Threshold, elements, bonds and empty layers stay those of all; the vectors are f16 if that changes no distance by
+        more than a hundredth of the threshold.
         """
-        vectors = np.asarray(self.vectors, np.float64)
-        taken = [int(np.linalg.norm(vectors - vectors.mean(axis=0), axis=1).argmin())]
-        left = np.linalg.norm(vectors - vectors[taken[0]], axis=1)
-        while left.max() > reach * self.threshold:
-            taken.append(int(left.argmax()))
-            left = np.minimum(left, np.linalg.norm(vectors - vectors[taken[-1]], axis=1))
-        kept = sorted(taken)
+        kept: list[int] = []
+        left, vectors = np.arange(len(self.ids)), self.vectors
+        while len(left):
+            kept.append(int(left[0]))
+            is_left = np.linalg.norm(vectors - vectors[0], axis=1) > _REACH * self.threshold
+            left, vectors = left[is_left], vectors[is_left]
+        with np.errstate(over="ignore"):
+            short = self.vectors[kept].astype(np.float16)
+        change = np.linalg.norm(self.vectors[kept] - short.astype(np.float32), axis=1).max()
         return replace(
             self,
             ids=tuple(self.ids[place] for place in kept),
             formulas=tuple(self.formulas[place] for place in kept),
-            vectors=self.vectors[kept].astype(np.float16),
+            vectors=short if change < 0.01 * self.threshold else self.vectors[kept],
         )
+
+    @property
+    def is_thinned(self) -> bool:
+        """Whether vectors of training crystals were left out."""
+        return len(self.ids) < len(self.spacing)
+
+    def at(self, quantile: float) -> "Applicability":
+        """With another quantile.
+
+        Raises:
+          ValueError: If the crystals were thinned for a greater threshold, so that some themselves would be far.
+        """
+        other = replace(self, quantile=quantile)
+        if self.is_thinned and other.threshold < self.threshold:
+            raise ValueError(
+                f"of the training crystals {len(self.ids)} of {len(self.spacing)} are kept, for the quantile {self.quantile:g}; "
+                f"a smaller one, {quantile:g}, needs all of them, which the run's own folder has"
+            )
+        return other
+
+    def digest(self) -> str:
+        """Changes with all that judgements depend on."""
+        content = hashlib.sha256(repr((self.ids, self.formulas, self.quantile, self.vacuum, self.weights)).encode())
+        for array in (self.vectors, self.spacing, self.species, self.pairs, self.shortest, self.longest):
+            content.update(np.ascontiguousarray(array).data)
+        return content.hexdigest()
 
     @cached_property
     def threshold(self) -> float:
@@ -223,8 +254,9 @@ class Applicability:
 
         for some, distance in zip(reasons, distances[:, 0], strict=True):
             if distance > self.threshold:
+                kept = " kept" * self.is_thinned
                 some.append(
-                    f"far from every training crystal: {distance:.3g}, when {self.quantile:.0%} of these have one within "
+                    f"far from every training crystal{kept}: {distance:.3g}, when {self.quantile:.0%} of these have one within "
                     f"{self.threshold:.3g}"
                 )
         return Judgement(distances, neighbors, tuple("; ".join(some) for some in reasons))
@@ -245,14 +277,13 @@ class Applicability:
         return content.getvalue()
 
     @classmethod
-    def load(cls, *workdirs: str | Path) -> "Applicability":
-        """Reads what `save` wrote, in the first of the folders that has it; no training data are needed.
+    def load(cls, workdir: str | Path) -> "Applicability":
+        """Reads what `save` wrote; no training data are needed.
 
         Raises:
           FileNotFoundError: If there is none, saying how to make it.
           ValueError: If it is damaged.
         """
-        workdir = next((one for one in workdirs if (Workdir(one).path / FILE).exists()), workdirs[0])
         path = Workdir(workdir).path / FILE
         if not path.exists():
             raise FileNotFoundError(
@@ -270,7 +301,7 @@ class Applicability:
             )
         except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(
-                f"{path}: damaged ({type(error).__name__}: {error}); `python -m experiments.interpret "
+                f"{path}: damaged, or of an earlier version ({type(error).__name__}: {error}); `python -m experiments.interpret "
                 f"--workdir={workdir}` makes it anew from the training data"
             ) from error
 
@@ -294,20 +325,16 @@ class JudgingPredictor(TablePredictor):
     def __init__(self, predictor: Predictor | Ensemble, known: Applicability) -> None:
         """Raises ValueError if `known` is of none of the networks."""
         self.predictor, self.known, self.featurizer = predictor, known, predictor.featurizer
-        networks = predictor.predictors if isinstance(predictor, Ensemble) else (predictor,)
-        seeing = next((network for network in networks if known.is_of(network)), None)
-        if seeing is None:
-            raise ValueError(f"{FILE} is of other weights than those that predict; make it anew")
-        self._seeing = seeing
+        seeing = [network for network in networks_of(predictor) if known.is_of(network)]
+        if not seeing:
+            raise ValueError(_OTHER)
+        self._seeing = seeing[0]
 
     @classmethod
     def restore(cls, *workdirs: str | Path) -> "JudgingPredictor":
-        """From the folder of a run, or of an exported network, or those of an ensemble.
-
-        See `Predictor.restore`, `Ensemble.restore` and `Applicability.load`.
-        """
-        predictor = Predictor.restore(workdirs[0]) if len(workdirs) == 1 else Ensemble.restore(workdirs)
-        return cls(predictor, Applicability.load(*workdirs))
+        """From the folder of a run, or of an exported network, or those of an ensemble; see `restore` and `first_known`."""
+        predictor = restore(*workdirs)
+        return cls(predictor, first_known(predictor, workdirs))
 
     def columns(self) -> list[str]:
         """Names of the columns between formula and reason, in `predict_entries`."""
@@ -327,6 +354,31 @@ class JudgingPredictor(TablePredictor):
         return table
 
 
+def first_known(predictor: Predictor | Ensemble, workdirs: Sequence[str | Path]) -> Applicability:
+    """What the first network was trained on whose folder says so.
+
+    Args:
+      predictor: Restored from `workdirs`.
+      workdirs: The folder of each network.
+
+    Raises:
+      FileNotFoundError: If none does, for what the first has.
+      ValueError: Likewise, if the first is damaged, of other weights or of an imported model.
+    """
+    problems: list[FileNotFoundError | ValueError] = []
+    for network, workdir in zip(networks_of(predictor), workdirs, strict=True):
+        try:
+            training_ids(network)  # imported models do not say
+            known = Applicability.load(workdir)
+        except (FileNotFoundError, ValueError) as error:
+            problems.append(error)
+        else:
+            if known.is_of(network):
+                return known
+            problems.append(ValueError(f"{workdir}: {_OTHER}"))
+    raise problems[0]
+
+
 def training_ids(predictor: Predictor) -> list[str]:
     """The crystals that a run was trained on. Raises ValueError if it does not say, as imported models do not."""
     ids = predictor.about.get("split", {}).get("train", [])
@@ -338,6 +390,7 @@ def training_ids(predictor: Predictor) -> list[str]:
     return ids
 
 
+_OTHER = f"{FILE} is of other weights than those that predict; make it anew"
 # Crystals that a search finds beyond those asked for: it estimates distances, and may take near ones for each other.
 _SPARE = 4
 _ALIKE = 1e-3  # Å, distances that are equal but for rounding

@@ -76,6 +76,15 @@ class Ensemble(TablePredictor):
         return [*names, "std"] if len(self.scaler.names) == 1 else names + [f"std of {name}" for name in names]
 
 
+def restore(*workdirs: str | Path) -> Predictor | Ensemble:
+    """The network of a folder, or the ensemble of several; see `Predictor.restore`."""
+    return Predictor.restore(workdirs[0]) if len(workdirs) == 1 else Ensemble.restore(workdirs)
+
+
+def networks_of(predictor: Predictor | Ensemble) -> tuple[Predictor, ...]:
+    return predictor.predictors if isinstance(predictor, Ensemble) else (predictor,)
+
+
 def _check_alike(first: Predictor, other: Predictor, names: tuple[str, str]) -> None:
     one, two = ((p.scaler.task, p.scaler.names, p.scaler.units, p.scaler.num_classes) for p in (first, other))
     if one != two:

@@ -86,7 +86,7 @@ class Interpretation:
           on_progress: Called with the number of structures done since the last call, those of earlier calls included.
         """
         # The first says what a part holds.
-        settings = ["with structures", predictor.digest(), repr(known and (known.quantile, known.ids, k))]
+        settings = ["with empty layers", predictor.digest(), repr(known and (known.digest(), k))]
         self._parts = []
         for shard in cut(items, portion):
             # The place too: equal portions may stand in the input twice.

@@ -87,7 +87,7 @@ class TablePredictor:
         raise TypeError(f"{type(self).__name__} has no predict_portion")
 
     def predict(self, structures: "Iterable[Structure | str | Path] | Structure | str | Path") -> pd.DataFrame:
-        """Predicts for pymatgen structures, or paths of structure files and folders of them; several or one.
+        """Predicts for pymatgen structures, or paths that `read_input` takes (files, folders, patterns); several or one.
 
         Returns:
           A row per structure, in input order; see `predict_entries`.
@@ -428,7 +428,7 @@ def describe(
 def entries_of(
     structures: "Iterable[Structure | str | Path] | Structure | str | Path",
 ) -> Iterable[Entry | Rejected]:
-    """Entries of pymatgen structures, or of paths of structure files and folders of them; several or one.
+    """Entries of pymatgen structures, or of paths that `read_input` takes; several or one.
 
     Raises:
       ValueError: If there are both.
@@ -439,7 +439,7 @@ def entries_of(
     paths = [one for one in given if isinstance(one, str | Path)]
     if paths and len(paths) < len(given):
         raise ValueError("give either structures or paths, not both at once")
-    return sources.read_files(paths) if paths else sources.read_structures(given)
+    return sources.read_inputs(paths) if paths else sources.read_structures(given)
 
 
 def not_finite(id: str) -> str:

@@ -14,7 +14,6 @@ The training crystals are looked up in the run's data once and kept in DIR/appli
 stopped (exit status 75), and the tables stand in the folder once all structures are explained.
 """
 
-import dataclasses
 import itertools
 import sys
 from pathlib import Path
@@ -62,10 +61,10 @@ def main() -> None:
             raise
         _say(f"no neighbours.csv: {error}")
     if known and QUANTILE.value is not None:
-        known = dataclasses.replace(known, quantile=QUANTILE.value)
+        known = known.at(QUANTILE.value)
     if not INPUT.value:
         assert known is not None
-        print(f"{len(known.ids)} training crystals, the distance that is far: {known.threshold:.4g}")
+        print(f"{len(known.spacing)} training crystals, the distance that is far: {known.threshold:.4g}")
         return
     try:
         interpret.check_sites(predictor)

@@ -68,15 +68,12 @@ def main() -> None:
 
 def _restore(workdirs: list[str]) -> "TablePredictor":
     """The networks of the folders, and what judges structures by their training crystals if that is known."""
-    from cgcnn_jax.applicability import Applicability, JudgingPredictor, training_ids
-    from cgcnn_jax.ensemble import Ensemble
-    from cgcnn_jax.predict import Predictor
+    from cgcnn_jax.applicability import JudgingPredictor, first_known
+    from cgcnn_jax.ensemble import restore
 
-    networks = [Predictor.restore(workdir) for workdir in workdirs]
-    predictor = networks[0] if len(networks) == 1 else Ensemble(networks, workdirs)
+    predictor = restore(*workdirs)
     try:
-        training_ids(networks[0])  # imported models do not say, and are no worse for it
-        return JudgingPredictor(predictor, Applicability.load(*workdirs))
+        return JudgingPredictor(predictor, first_known(predictor, workdirs))
     except (FileNotFoundError, ValueError) as error:
         print(f"no column outside: {error}", file=sys.stderr)
         return predictor

@@ -49,7 +49,7 @@ def fitted(predictor: Predictor) -> Applicability:
 
 def fit(predictor: Predictor, *crystals: Crystal, quantile: float = 1.0) -> Applicability:
     data = load(crystals, predictor.featurizer, [])
-    return Applicability.fit(predictor, data, np.arange(len(crystals)), quantile=quantile)
+    return Applicability.fit(predictor, data, quantile=quantile)
 
 
 def reasons(fitted: Applicability, predictor: Predictor, *crystals: Crystal) -> tuple[str, ...]:
@@ -157,28 +157,25 @@ def test_what_is_saved_judges_alike_without_the_data(
 
 
 def test_thinned_crystals_have_all_others_near_them(fitted: Applicability, predictor: Predictor) -> None:
-    # On a line, the middle first, then whichever is farthest from those taken: 5; 0; 9; 7, which is 2 from 5 and 9.
-    line = np.array([[0.0], [0.1], [5.0], [5.1], [7.0], [9.0]], np.float32)
-    hand = dataclasses.replace(
-        fitted,
-        ids=tuple("abcdef"),
-        formulas=tuple("ABCDEF"),
-        vectors=line,
-        spacing=np.array([1.0, 2, 2, 2, 2, 2]),
-        quantile=0.5,
-    )
-    some = hand.thinned(0.9)
-    assert (some.ids, some.formulas) == (tuple("acef"), tuple("ACEF"))
-    assert some.threshold == hand.threshold == 2
+    # On a line, with a threshold of 2: all that is within 1.5 of an earlier one that is kept is left out.
+    line = np.array([[0.0], [0.1], [5.0], [5.1], [7.0], [9.0], [8.0]], np.float32)
+    names, spacing = tuple("abcdefg"), np.array([1.0, 2, 2, 2, 2, 2, 2])
+    hand = dataclasses.replace(fitted, ids=names, formulas=names, vectors=line, spacing=spacing, quantile=0.5)
+    some = hand.thinned()
+    assert some.ids == some.formulas == tuple("acef")
+    assert some.threshold == hand.threshold == 2 and some.is_thinned and not hand.is_thinned
     np.testing.assert_array_equal(some.vectors, line[[0, 2, 4, 5]].astype(np.float16))
-    assert hand.thinned(1.1).ids == tuple("acf")
-    # What was in any training crystal stays known.
+    # What was in any training crystal stays known; a smaller threshold would make far what was left out.
     crystals = rock_salt("Na", "Cl", 5.5), rock_salt("Na", "I", 6.5)
-    assert reasons(fitted.thinned(9.0), predictor, *crystals) == reasons(fitted, predictor, *crystals)
+    assert reasons(fitted.thinned(), predictor, *crystals) == reasons(fitted, predictor, *crystals)
+    assert hand.at(0.01).threshold < 2 and some.at(0.9).threshold == 2
+    with pytest.raises(ValueError, match=r"4 of 7 are kept, for the quantile 0\.5; a smaller one, 0\.01, needs all"):
+        some.at(0.01)
 
 
-def test_no_training_crystal_is_far_from_the_thinned(fitted: Applicability) -> None:
-    vectors = np.random.default_rng(0).normal(3, 1, (400, 8)).astype(np.float32)
+@pytest.mark.parametrize("offset", [3, 1000, 1e5])  # f16 has steps of 0.5 at 1000, and ends at 65504
+def test_no_training_crystal_is_far_from_the_thinned(fitted: Applicability, offset: float) -> None:
+    vectors = np.random.default_rng(0).normal(offset, 1, (400, 8)).astype(np.float32)
     apart = np.linalg.norm(vectors[:, None] - vectors[None].astype(float), axis=-1) + np.diag([np.inf] * 400)
     names = tuple(map(str, range(400)))
     known = dataclasses.replace(
@@ -186,7 +183,8 @@ def test_no_training_crystal_is_far_from_the_thinned(fitted: Applicability) -> N
     )
     some = known.thinned()
     assert 100 < len(some.ids) < 350
-    assert some.nearest(vectors)[0].max() < 0.76 * known.threshold
+    assert some.nearest(vectors)[0].max() < 0.77 * known.threshold
+    assert some.vectors.dtype == (np.float16 if offset == 3 else np.float32)
 
 
 def test_training_crystals_are_found_by_id_in_the_data(fitted: Applicability, predictor: Predictor) -> None:
@@ -227,5 +225,5 @@ def test_a_damaged_file_is_named(fitted: Applicability, tmp_path: Path, damage: 
         np.savez(path, ids=np.array(["a"]))
     else:
         path.write_bytes(path.read_bytes()[: 1000 if damage == "cut" else 0])
-    with pytest.raises(ValueError, match=r"applicability\.npz: damaged \(.*interpret --workdir=.* makes it anew"):
+    with pytest.raises(ValueError, match=r"applicability\.npz: damaged, or of an earlier version \(.*interpret --workdir=.* makes it anew"):
         Applicability.load(tmp_path)

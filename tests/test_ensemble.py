@@ -112,14 +112,16 @@ def test_networks_of_different_things_are_no_ensemble(three: list[Predictor]) ->
 
 
 def test_an_ensemble_is_judged_by_the_network_that_knows_its_training_crystals(three: list[Predictor]) -> None:
-    first, second, third = three
+    # Of other convolutions, so that its vectors are others, too.
+    first, second, third = make_predictor(pool="mean", conv="gated"), *three[:2]
     data = load([Crystal.from_structure("a", SALT), Crystal.from_structure("b", CESIUM)], second.featurizer, [])
-    known = Applicability.fit(second, data, np.arange(2))
-    crystals = [SALT, Structure(SALT.lattice, ["Na", "I"], SALT.frac_coords)]
+    known = dataclasses.replace(Applicability.fit(second, data), spacing=np.full(2, 1e-3))
+    assert not np.allclose(known.vectors, Applicability.fit(first, data).vectors)
+    crystals = [SALT, Structure(SALT.lattice.scale(90), ["Na", "I"], SALT.frac_coords)]
     both = Ensemble([first, second])
     table, alone = JudgingPredictor(both, known).predict(crystals), JudgingPredictor(second, known).predict(crystals)
     assert list(table["outside"]) == list(alone["outside"]) == ["", alone["outside"][1]]
-    assert "I is in no training crystal" in table["outside"][1]
+    assert "I is in no training crystal" in table["outside"][1] and "far from every" in table["outside"][1]
     assert list(table.columns) == ["id", "formula", "prediction", "unit", "std", "outside", "reason"]
     np.testing.assert_array_equal(table["prediction"], both.predict(crystals)["prediction"])
     with pytest.raises(ValueError, match="of other weights than those that predict"):

@@ -41,7 +41,7 @@ def items() -> list[Crystal | Rejected]:
 def known(items: list[Crystal | Rejected]) -> Applicability:
     predictor = make_predictor()
     crystals = [dataclasses.replace(items[place], id=id) for place, id in ((3, "x"), (4, "y"))]  # type: ignore[type-var]
-    return Applicability.fit(predictor, load(crystals, predictor.featurizer, []), np.arange(2))
+    return Applicability.fit(predictor, load(crystals, predictor.featurizer, []))
 
 
 def explaining(begun: list[str], stop_before: int) -> Callable[..., Iterator[Any]]:

@@ -19,7 +19,7 @@ def test_every_rule_gives_a_valid_graph(rock_salt, random_crystals, rule, use_qu
     featurizer = Featurizer(rule, use_quotient)
     for crystal in [rock_salt, *random_crystals]:
         try:
-            graphs, atom_node = featurizer(crystal)
+            graphs, atom_node, _ = featurizer(crystal)
         except CrystalError:
             # Some random cell has an atom farther from all others than the radius or the Voronoi rule reaches.
             assert isinstance(rule, Radius | VoronoiBonds)
@@ -34,12 +34,13 @@ def test_every_rule_gives_a_valid_graph(rock_salt, random_crystals, rule, use_qu
 
 
 def test_rock_salt_in_numbers(rock_salt):
-    graphs, atom_node = Featurizer()(rock_salt)
+    graphs, atom_node, empty = Featurizer()(rock_salt)
     np.testing.assert_array_equal(graphs.node_weight, [4, 4])
     np.testing.assert_allclose(np.sort(graphs.distances), [2.82, 2.82, 3.98808, 3.98808], rtol=1e-6)
     np.testing.assert_array_equal(atom_node, [0, 0, 0, 0, 1, 1, 1, 1])
-    full, _ = Featurizer(use_quotient=False)(rock_salt)
+    full, *_ = Featurizer(use_quotient=False)(rock_salt)
     assert (full.n_node, full.n_edge) == (8, 8 * 18)
+    assert empty == pytest.approx(2.82)
 
 
 def test_an_element_without_features_is_refused(rock_salt):

@@ -69,6 +69,7 @@ def test_graphs_are_those_of_the_featurizer_in_order(crystals):
         np.testing.assert_array_equal(built.graphs.species[node : node + n_node], alone.graphs.species)
         np.testing.assert_array_equal(built.atom_node[atom : atom + n_atom], alone.atom_node)
         assert built.n_atom[number] == n_atom
+        assert built.vacuum[number] == np.float32(alone.vacuum) > 0
         np.testing.assert_array_equal(built.take(np.array([number])).distances, alone.graphs.distances)
         node, atom = node + n_node, atom + n_atom
     assert built.formulas()[0] == crystals[0].formula

@@ -190,11 +190,13 @@ class Graphs:
     def result(self, folder: Path) -> dict[str, Any]:
         (place,) = (path for path in (folder / "cache").iterdir() if (path / "index.json").exists())
         found = store._read(place)
-        arrays = {**found.graphs._asdict(), "atom_node": found.atom_node, "n_atom": found.n_atom}
         return {
             "ids": found.ids,
             "rejected": found.rejected,
-            "arrays": {name: hashlib.sha256(np.ascontiguousarray(array)).hexdigest() for name, array in arrays.items()},
+            "arrays": {
+                name: hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+                for name, array in store._arrays(found).items()
+            },
             "leftovers": sorted(path.name for path in (folder / "cache").iterdir() if path != place),
         }
 

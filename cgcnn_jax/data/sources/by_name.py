@@ -1,6 +1,5 @@
 """Input to predict for, whose kind its name tells."""
 
-import glob
 import itertools
 import re
 from collections.abc import Iterable, Iterator
@@ -39,24 +38,37 @@ def read_inputs(paths: Iterable[str | Path]) -> Iterator[Entry | Rejected]:
 def read_unparsed(path: str | Path) -> Iterator[Entry | Rejected | CrystalLine]:
     """As read_input, but JSON lines are left to be parsed."""
     path = Path(path).expanduser()
-    if not _is_pattern(path):
+    base, pattern = _parted(path)
+    if not pattern:
         return _read(path)
-    found = sorted(map(Path, glob.iglob(str(path), recursive=True)))
+    found = _matching(base, pattern)
     if not found:
         return iter([Rejected(str(path), f"{path}: no file matches")])
-    base = Path(*itertools.takewhile(lambda part: not _WILD.search(part), path.parts))
     return itertools.chain.from_iterable(_read(one, base) for one in found)
 
 
 def is_there(path: str | Path) -> bool:
     """Whether there is such a file or folder, or one that matches the pattern."""
     path = Path(path).expanduser()
-    return path.exists() or (_is_pattern(path) and next(glob.iglob(str(path), recursive=True), None) is not None)
+    base, pattern = _parted(path)
+    return bool(_matching(base, pattern)) if pattern else path.exists()
 
 
-def _is_pattern(path: Path) -> bool:
-    # A file may well be called Fe[111].cif.
-    return _WILD.search(str(path)) is not None and not path.exists()
+def _parted(path: Path) -> tuple[Path, str]:
+    """The folder in which a pattern begins, and the pattern from there on; "" if it is none."""
+    base = Path(path.anchor)
+    rest = list(path.relative_to(base).parts)
+    # A file may well be called Fe[111].cif, and a folder, too.
+    while rest and (base / rest[0]).exists():
+        base /= rest.pop(0)
+    pattern = "/".join(rest)
+    return (base, pattern) if _WILD.search(pattern) else (path, "")
+
+
+def _matching(base: Path, pattern: str) -> list[Path]:
+    """What matches, in order, but what lies in a folder that does: it is read with that."""
+    found = set(base.glob(pattern))
+    return sorted(path for path in found if not any(parent in found for parent in path.parents))
 
 
 def _read(path: Path, base: Path | None = None) -> Iterator[Entry | Rejected | CrystalLine]:

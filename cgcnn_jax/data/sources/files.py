@@ -54,7 +54,7 @@ def read_structure(path: Path) -> "Structure":
     """Parses one file with pymatgen.
 
     Raises:
-      CrystalError: If pymatgen cannot read it, with pymatgen's reason.
+      CrystalError: If it cannot be read; see `parse`.
     """
     from pymatgen.io.cif import CifParser
 
@@ -123,14 +123,21 @@ def _read_document(path: Path) -> "Structure":
     from monty.io import zopen
     from pymatgen.core import Structure
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     with zopen(path, "rt", encoding="utf-8") as file:
         text = file.read()
     is_yaml = ".yaml" in path.name.lower() or ".yml" in path.name.lower()
-    document = YAML(typ="safe").load(text) if is_yaml else json.loads(text)
+    try:
+        document = YAML(typ="safe").load(text) if is_yaml else json.loads(text)
+    except (ValueError, YAMLError) as error:
+        raise stated.Misread(f"not {'YAML' if is_yaml else 'JSON'}: {error}; is the file whole?") from error
     if not isinstance(document, dict) or not {"lattice", "sites"} <= document.keys():
         raise stated.Misread("not a pymatgen Structure, which has lattice and sites")
-    sites = [{key: site[key] for key in ("species", "abc")} for site in document["sites"]]
+    try:
+        sites = [{key: site[key] for key in ("species", "abc")} for site in document["sites"]]
+    except (KeyError, TypeError) as error:
+        raise stated.Misread("a site has no species and abc, as those of a pymatgen Structure have") from error
     return Structure.from_dict({"lattice": document["lattice"], "sites": sites})
 
 

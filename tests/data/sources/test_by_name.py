@@ -55,7 +55,8 @@ def test_a_pattern_is_all_that_it_matches_with_the_open_folders_in_the_ids(rock_
     for name in ("b/POSCAR", "a/POSCAR", "a/N2.cif", "a/N1.cif", "a/O1.cif", "Fe[1].cif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         structure.to(str(tmp_path / name), fmt="poscar" if name.endswith("POSCAR") else "cif")
-    (tmp_path / "lines.jsonl").write_text(line_of(rock_salt))
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "lines/lines.jsonl").write_text(line_of(rock_salt))
 
     def ids(pattern: str) -> list[str]:
         return [entry.id for entry in read_input(tmp_path / pattern)]
@@ -64,7 +65,14 @@ def test_a_pattern_is_all_that_it_matches_with_the_open_folders_in_the_ids(rock_
     assert ids("*/POSCAR") == ["a/POSCAR", "b/POSCAR"]
     assert ids("**/?1.cif") == ["a/N1", "a/O1"]
     assert ids("[ab]") == ["a/N1", "a/N2", "a/O1", "a/POSCAR", "b/POSCAR"]
-    assert ids("*.jsonl") == [rock_salt.id]
+    # A folder that matches is read whole, and once.
+    assert ids("**") == ["Fe[1]", *ids("[ab]")] == ids("[!l]*")
+    (tmp_path / "a/up").symlink_to(tmp_path)
+    assert ids("**/?1.cif") == ["a/N1", "a/O1"]
+    (tmp_path / "[ab]").mkdir()
+    structure.to(str(tmp_path / "[ab]/N3.cif"))
+    assert ids("[ab]/N*.cif") == ["N3"]
+    assert ids("lines/*.jsonl") == [rock_salt.id]
     assert ids("Fe[1].cif") == ["Fe[1]"]
     (missing,) = read_input(tmp_path / "a/P*.cif")
     assert isinstance(missing, Rejected) and missing.reason == f"{tmp_path}/a/P*.cif: no file matches"
