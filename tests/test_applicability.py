@@ -225,5 +225,8 @@ def test_a_damaged_file_is_named(fitted: Applicability, tmp_path: Path, damage: 
         np.savez(path, ids=np.array(["a"]))
     else:
         path.write_bytes(path.read_bytes()[: 1000 if damage == "cut" else 0])
-    with pytest.raises(ValueError, match=r"applicability\.npz: damaged, or of an earlier version \(.*interpret --workdir=.* makes it anew"):
+    with pytest.raises(
+        ValueError,
+        match=r"applicability\.npz: damaged, or of an earlier version \(.*interpret --workdir=.* makes it anew",
+    ):
         Applicability.load(tmp_path)

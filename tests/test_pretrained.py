@@ -10,7 +10,7 @@ from pymatgen.core import Lattice, Structure
 from cgcnn_jax import Predictor
 from cgcnn_jax import config as configs
 from cgcnn_jax.applicability import JudgingPredictor
-from cgcnn_jax.benchmark.tasks import find_data, find_tasks
+from cgcnn_jax.benchmark.tasks import SUITES, find_data
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.run import load_dataset
 
@@ -42,7 +42,7 @@ MEASURED = {
 def test_a_network_has_the_error_of_its_card_on_crystals_it_has_not_seen(folder: Path, shared_data: Path) -> None:
     predictor = Predictor.restore(folder)
     config = configs.from_dict(predictor.about["config"])
-    (task,) = find_tasks(config.data.source, config.data.task)
+    (task,) = (suite[config.data.task] for suite in SUITES.values() if config.data.task in suite)
     config.data.path, config.data.cache, config.data.on_error = find_data(task, shared_data), "", "error"
     wanted = set(predictor.about["split"]["test"])
     entries = [one for one in configs.build_entries(config) if isinstance(one, Crystal) and one.id in wanted]
