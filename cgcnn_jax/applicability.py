@@ -106,7 +106,7 @@ class Applicability:
         if not 0 < quantile <= 1:
             raise ValueError(f"quantile must be above 0 and at most 1, got {quantile}")
         graphs = crystals.store.take(train)
-        vectors = predictor.inspect_graphs(graphs).crystals
+        vectors = predictor.embed_graphs(graphs)[1]
         spacing = _nearest(_search(vectors), vectors)[0][:, 0]
         code, place = np.unique(_pairs(graphs), return_inverse=True)
         shortest, longest = np.full(len(code), np.inf, np.float32), np.full(len(code), -np.inf, np.float32)
@@ -212,7 +212,7 @@ class Applicability:
         Args:
           graphs: Made by the predictor's featurizer.
           vacuum: Thickest empty layer of each, Å.
-          vectors: Their pooled vectors, `Predictor.inspect_graphs(graphs).crystals`.
+          vectors: Their pooled vectors, the second of `Predictor.embed_graphs(graphs)`.
           k: Nearest training crystals.
         """
         distances, neighbors = self.nearest(vectors, k)
@@ -340,13 +340,18 @@ class JudgingPredictor(TablePredictor):
         """Names of the columns between formula and reason, in `predict_entries`."""
         return [*self.predictor.columns(), "outside"]
 
+    def digest(self) -> str:
+        """Changes with the predictions and with what they are judged by."""
+        networks = [network.digest() for network in networks_of(self.predictor)]
+        return hashlib.sha256(" ".join([*networks, self.known.digest()]).encode()).hexdigest()
+
     def predict_portion(self, portion: Portion) -> pd.DataFrame:
         """A row per structure of a portion, as `predict_entries`."""
         graphs = portion.store.graphs
-        seen = self._seeing.inspect_graphs(graphs)
-        reasons = self.known.judge(graphs, portion.store.vacuum, seen.crystals).reasons
+        values, vectors = self._seeing.embed_graphs(graphs)
+        reasons = self.known.judge(graphs, portion.store.vacuum, vectors).reasons
         if self.predictor is self._seeing:
-            table = portion_table(portion, self.predictor.columns(), seen.values, self._seeing.cells)
+            table = portion_table(portion, self.predictor.columns(), values, self._seeing.cells)
         else:
             table = self.predictor.predict_portion(portion)
         outside = [None if row is None else reasons[row] for row in portion.rows()]

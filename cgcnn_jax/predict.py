@@ -29,7 +29,7 @@ from cgcnn_jax.nn.model import CGCNN, Variables, init_variables
 from cgcnn_jax.scaling import TargetScaler, with_units
 from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.state import Weights
-from cgcnn_jax.train.step import inspect_batch, predict_batch
+from cgcnn_jax.train.step import embed_batch, inspect_batch, predict_batch
 from cgcnn_jax.workdir import Workdir, versions
 
 if TYPE_CHECKING:
@@ -222,6 +222,16 @@ class Predictor(TablePredictor):
         for index, outputs in self._by_batch(predict_batch, graphs, offsets(graphs)):
             values[index] = self.scaler.unscale(np.asarray(outputs)[: len(index)])
         return values
+
+    def embed_graphs(self, graphs: CrystalGraphs) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions as of `predict_graphs`, and the pooled vectors of `inspect_graphs` [n_graph, d]."""
+        n_graph = len(graphs.n_node)
+        values = np.zeros((n_graph, self.scaler.n_output))
+        vectors = np.zeros((n_graph, self.model.features), np.float32)
+        for index, (outputs, pooled) in self._by_batch(embed_batch, graphs, offsets(graphs)):
+            values[index] = self.scaler.unscale(np.asarray(outputs)[: len(index)])
+            vectors[index] = np.asarray(pooled)[: len(index)]
+        return values, vectors
 
     def inspect_graphs(self, graphs: CrystalGraphs) -> Inspection:
         """Predictions of graphs, and the vectors, contributions and gates behind them."""

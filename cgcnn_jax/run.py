@@ -333,7 +333,7 @@ def _nearest(
         seen.save(workdir.path)
         if judged == "train":
             return {}
-        vectors = predictor.inspect_graphs(crystals.store.take(split[judged])).crystals
+        _, vectors = predictor.embed_graphs(crystals.store.take(split[judged]))
         distances, places = seen.nearest(vectors)
     except Exception as error:
         watcher.message(f"distances to the training crystals are left out ({type(error).__name__}: {error})")

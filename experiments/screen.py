@@ -35,6 +35,9 @@ PREDICT = flags.DEFINE_enum(
 )
 SHARD_SIZE = flags.DEFINE_integer("shard_size", 1000, "Structures that a worker takes at a time.", lower_bound=1)
 FORMAT = flags.DEFINE_enum("format", "parquet", ["parquet", "csv"], "Of the parts; parquet needs pyarrow.")
+OUTSIDE = flags.DEFINE_bool(
+    "outside", False, "Also say in a column outside why a structure is unlike the training crystals of a model."
+)
 TIME_LIMIT = flags.DEFINE_float("time_limit", 60.0, "Seconds for reading a structure, and again for its graph.")
 
 
@@ -65,6 +68,7 @@ def main() -> None:
             format=FORMAT.value,
             time_limit=TIME_LIMIT.value,
             top=Top(TOP.value, BY.value, HIGHEST.value) if TOP.value else None,
+            judge=OUTSIDE.value,
             on_progress=bar.update,
             should_stop=should_stop,
         )

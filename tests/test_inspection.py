@@ -37,6 +37,9 @@ def test_the_values_are_the_predictions_and_the_vectors_lead_to_them(crystals, p
     graphs = concatenate([full(crystal).graphs for crystal in crystals])
     found = predictor.inspect_graphs(graphs)
     np.testing.assert_allclose(found.values, predictor.predict_graphs(graphs), rtol=1e-6)
+    values, vectors = predictor.embed_graphs(graphs)
+    np.testing.assert_allclose(values, found.values, rtol=1e-6)
+    np.testing.assert_allclose(vectors, found.crystals, rtol=1e-5, atol=1e-6)
     assert (found.sites is None) == (pool != "site")
     if pool != "softmax":
         # The pooled vector of both is the mean of the atoms', of another layer's in "softmax".

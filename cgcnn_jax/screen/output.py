@@ -199,7 +199,8 @@ class Output:
     def _column(self, name: str, cells: Sequence[str]) -> list[Any]:
         if self._columns[name] == "number":
             return [float(cell) if cell else None for cell in cells]
-        return list(cells) if name in ("id", "reason") else [cell or None for cell in cells]
+        is_told = name in ("id", "reason") or name.rpartition(":")[2] == "outside"
+        return list(cells) if is_told else [cell or None for cell in cells]
 
 
 def _checksum(line: Mapping[str, Any], part: bytes) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from cgcnn_jax.applicability import JudgingPredictor
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.screen import worker
 from cgcnn_jax.screen.crew import Crew, Hire, Piece
@@ -81,6 +82,7 @@ def screen(
     format: Format = "parquet",
     time_limit: float = 60.0,
     top: Top | None = None,
+    judge: bool = False,
     on_progress: Callable[[int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Screening:
@@ -99,6 +101,7 @@ def screen(
       format: Of the parts.
       time_limit: Seconds for reading a structure, and again for its graph; it has a reason instead if it takes longer.
       top: Writes top.csv at the end; None writes none.
+      judge: Adds the column `outside` of each model, by its applicability.npz; see JudgingPredictor.
       on_progress: Called with the number of structures done since the last call, those of earlier calls included.
       should_stop: Asked before each shard; True finishes those in flight and returns.
 
@@ -114,7 +117,7 @@ def screen(
     """
     began = time.monotonic()
     _check(models, predict, shard_size, format, time_limit)
-    predictors = [Predictor.restore(model) for model in models]
+    predictors = [worker.restore(model, judges=judge) for model in models]
     named = _named(models, predictors)
     columns = _columns(named, predictors)
     ranked_by = top.column_of(columns) if top else ""
@@ -241,7 +244,9 @@ def _check(models: Sequence[str | Path], predict: str, shard_size: int, format: 
         pyarrow()
 
 
-def _named(models: Sequence[str | Path], predictors: Sequence[Predictor]) -> tuple[worker.Model, ...]:
+def _named(
+    models: Sequence[str | Path], predictors: Sequence[Predictor | JudgingPredictor]
+) -> tuple[worker.Model, ...]:
     """The models, named by their folders, or by their paths if two folders have one name."""
     paths = [Path(model).expanduser().absolute() for model in models]
     if len(set(paths)) < len(paths):
@@ -250,17 +255,17 @@ def _named(models: Sequence[str | Path], predictors: Sequence[Predictor]) -> tup
     if len(set(names)) < len(names):
         names = [str(model) for model in models]
     return tuple(
-        worker.Model(name, str(path), predictor.digest())
+        worker.Model(name, str(path), predictor.digest(), isinstance(predictor, JudgingPredictor))
         for name, path, predictor in zip(names, paths, predictors, strict=True)
     )
 
 
-def _columns(models: Sequence[worker.Model], predictors: Sequence[Predictor]) -> dict[str, str]:
+def _columns(models: Sequence[worker.Model], predictors: Sequence[Predictor | JudgingPredictor]) -> dict[str, str]:
     """Name -> text or number, of the parts."""
     found = {"id": "text", "formula": "text"}
     for model, predictor in zip(models, predictors, strict=True):
         lead = f"{model.name}:" if len(models) > 1 else ""
-        found |= {f"{lead}{name}": "text" if name == "unit" else "number" for name in predictor.columns()}
+        found |= {f"{lead}{name}": "text" if name in ("unit", "outside") else "number" for name in predictor.columns()}
     return found | {"reason": "text"}
 
 

@@ -4,6 +4,7 @@ import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from cgcnn_jax.screen.shard import Item
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cgcnn_jax.applicability import JudgingPredictor
     from cgcnn_jax.predict import Predictor
 
 
@@ -29,12 +31,14 @@ class Model:
     Attributes:
       name: Leads its columns where there are several models.
       workdir: Folder of its training run, which every worker must see.
-      digest: Of the Predictor; tells whether the folder still holds the same model.
+      digest: Of the predictor; tells whether the folder still holds the same model.
+      judges: Whether it says what lies outside of its training crystals.
     """
 
     name: str
     workdir: str
     digest: str
+    judges: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class BuildAndPredict:
 
 def predict(
     models: Sequence[Model],
-    predictors: "Sequence[Predictor]",
+    predictors: "Sequence[Predictor | JudgingPredictor]",
     featurizers: Sequence[Featurizer],
     portions: Sequence[Portion],
 ) -> "pd.DataFrame":
@@ -110,16 +114,22 @@ def _joined_reason(names: Sequence[str], reasons: Sequence[str]) -> str:
     return "; ".join(f"{name}: {reason}" for name, reason in zip(names, reasons, strict=True) if reason)
 
 
+def restore(workdir: str | Path, *, judges: bool) -> "Predictor | JudgingPredictor":
+    """The model of a folder; see `Predictor.restore` and `JudgingPredictor.restore`."""
+    from cgcnn_jax.applicability import JudgingPredictor
+    from cgcnn_jax.predict import Predictor
+
+    return JudgingPredictor.restore(workdir) if judges else Predictor.restore(workdir)
+
+
 @functools.cache
-def _restored(models: tuple[Model, ...]) -> "list[Predictor]":
+def _restored(models: tuple[Model, ...]) -> "list[Predictor | JudgingPredictor]":
     """The models, once for each worker.
 
     Raises:
       ValueError: If a folder holds another model than the screening began with.
     """
-    from cgcnn_jax.predict import Predictor
-
-    predictors = [Predictor.restore(model.workdir) for model in models]
+    predictors = [restore(model.workdir, judges=model.judges) for model in models]
     for model, predictor in zip(models, predictors, strict=True):
         if predictor.digest() != model.digest:
             raise ValueError(

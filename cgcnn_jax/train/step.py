@@ -230,6 +230,12 @@ def inspect_batch(model: CGCNN, weights: Weights, graphs: CrystalGraphs) -> tupl
     return outputs, arrays
 
 
+def embed_batch(model: CGCNN, weights: Weights, graphs: CrystalGraphs) -> tuple[Array, Array]:
+    """Outputs of one padded batch, and the pooled vectors behind them, [n_graph, d]; compiled, nothing else is computed."""
+    outputs, sown = inspect_batch(model, weights, graphs)
+    return outputs, sown["crystals"]
+
+
 def _narrow(dtype: np.dtype) -> np.dtype:
     """jax has 32 bits; what lies on a device is small enough for them."""
     return np.dtype(np.int32) if dtype == np.int64 else dtype

@@ -15,7 +15,9 @@ from cgcnn_jax.train.state import init_state
 from configs import base
 
 
-def save_model(folder: Path, seed: int = 0, names: Sequence[str] = ("energy",), num_neighbors: int = 12) -> Path:
+def save_model(
+    folder: Path, seed: int = 0, names: Sequence[str] = ("energy",), num_neighbors: int = 12, train: Sequence[str] = ()
+) -> Path:
     """Writes the checkpoint of a small network and returns its folder."""
     config = base.get_config().copy_and_resolve_references()
     with config.unlocked():
@@ -30,5 +32,5 @@ def save_model(folder: Path, seed: int = 0, names: Sequence[str] = ("energy",), 
     optimizer = build_optimizer(configs.build_optimizer_settings(config), lambda step: 0.0)
     state = init_state(variables, optimizer, len(names), averages=False).replace(step=jnp.asarray(1))
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        checkpoints.save(state, describe(config, scaler, table.shape, {}))
+        checkpoints.save(state, describe(config, scaler, table.shape, {"train": list(train)}))
     return folder

@@ -12,7 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from cgcnn_jax.applicability import Applicability, JudgingPredictor
 from cgcnn_jax.data.crystal import Crystal, CrystalFile, Rejected
+from cgcnn_jax.data.dataset import load
 from cgcnn_jax.data.sources import CrystalLine
 from cgcnn_jax.data.sources.jsonl import line_of
 from cgcnn_jax.predict import Predictor
@@ -68,6 +70,30 @@ def test_rows_are_those_of_predict_entries(format: Any, model: Path, items: list
     assert "the record has no species, frac_coords" in bad["broken"]
     assert "not JSON" in bad["x:19"]
     assert "no absent.cif any more" in bad["absent"]
+
+
+@pytest.mark.parametrize(("format", "hired"), [("parquet", hire), ("csv", None)])
+def test_what_is_unlike_the_training_crystals_is_told_if_asked(
+    format: Any, hired: Any, crystals: list[Crystal], items: list[Item], tmp_path: Path
+) -> None:
+    folder = save_model(tmp_path / "model", train=[crystal.id for crystal in crystals[:10]])
+    predictor = Predictor.restore(folder)
+    Applicability.of_run(predictor, load(crystals, predictor.featurizer, [])).save(folder)
+    parsed = [item.parse() if isinstance(item, CrystalLine) else item for item in items]
+    wanted = JudgingPredictor.restore(folder).predict_entries(parsed)
+    done = screen(items, [folder], tmp_path / "out", hire=hired, shard_size=22, format=format, judge=True, top=Top(40))
+    found = rows(done)
+    wanted, found = (table.assign(outside=table["outside"].fillna("")) for table in (wanted, found))
+    pd.testing.assert_frame_equal(found, wanted, rtol=RTOL, atol=ATOL)
+    known = found["id"].isin([crystal.id for crystal in crystals[:10]])
+    assert set(found["outside"][known]) == {""} and (found["outside"][~known] != "").any()
+    best = pd.read_csv(tmp_path / "out" / "top.csv", keep_default_na=False)
+    assert (
+        dict(zip(best["id"], best["outside"], strict=True)).items()
+        <= dict(zip(wanted["id"], wanted["outside"], strict=True)).items()
+    )
+    with pytest.raises(ValueError, match="columns: "):
+        screen(items, [folder], tmp_path / "out", shard_size=22, format=format)
 
 
 def test_workers_of_either_kind_give_the_same(model: Path, items: list[Item], tmp_path: Path) -> None:
