@@ -66,7 +66,7 @@ def main() -> None:
     for name, text in REASONS.items():
         row(name, np.array([text in reason for reason in found.reasons]))
     row("any of these", np.array([bool(reason) for reason in found.reasons]))
-    for quantile in (0.99,) if known.is_thinned else (0.9, 0.99):
+    for quantile in (one for one in (0.9, 0.99) if one >= known.quantile or not known.is_thinned):
         other = known.at(quantile)
         row(f"far, by the quantile {quantile:g}", found.distances[:, 0] > other.threshold)
     rank = spearmanr(found.distances[:, 0], errors).statistic
@@ -88,7 +88,7 @@ def main() -> None:
         now = predictor.inspect_graphs(made.graphs)
         reasons = known.judge(made.graphs, made.vacuum, now.crystals).reasons
         shares = [np.mean([REASONS.get(name, "") in reason and bool(reason) for reason in reasons]) for name in names]
-        change = np.median(now.values - unchanged)
+        change = np.median((now.values - unchanged)[:, 0])
         print(f"| {stretch:+.0%} | {' | '.join(f'{share:.0%}' for share in shares)} | {change:+.3f} |")
 
 

@@ -91,6 +91,10 @@ class Applicability:
     vacuum: float
     weights: str
 
+    def __post_init__(self) -> None:
+        if not 0 < self.quantile <= 1:
+            raise ValueError(f"quantile must be above 0 and at most 1, got {self.quantile}")
+
     @classmethod
     def fit(
         cls, predictor: Predictor, crystals: Dataset, train: np.ndarray | None = None, *, quantile: float = QUANTILE
@@ -103,8 +107,6 @@ class Applicability:
         train = np.arange(len(crystals.ids)) if train is None else train
         if len(train) < 2:
             raise ValueError(f"the distances between training crystals need two of them, got {len(train)}")
-        if not 0 < quantile <= 1:
-            raise ValueError(f"quantile must be above 0 and at most 1, got {quantile}")
         graphs = crystals.store.take(train)
         vectors = predictor.embed_graphs(graphs)[1]
         spacing = _nearest(_search(vectors), vectors)[0][:, 0]
@@ -354,7 +356,7 @@ class JudgingPredictor(TablePredictor):
             table = portion_table(portion, self.predictor.columns(), values, self._seeing.cells)
         else:
             table = self.predictor.predict_portion(portion)
-        outside = [None if row is None else reasons[row] for row in portion.rows()]
+        outside = ["" if row is None else reasons[row] for row in portion.rows()]
         table.insert(len(table.columns) - 1, "outside", outside)
         return table
 
@@ -375,8 +377,10 @@ def first_known(predictor: Predictor | Ensemble, workdirs: Sequence[str | Path])
         try:
             training_ids(network)  # imported models do not say
             known = Applicability.load(workdir)
-        except (FileNotFoundError, ValueError) as error:
+        except FileNotFoundError as error:
             problems.append(error)
+        except ValueError as error:
+            problems.append(ValueError(f"{workdir}: {error}"))
         else:
             if known.is_of(network):
                 return known

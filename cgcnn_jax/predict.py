@@ -441,7 +441,7 @@ def entries_of(
     """Entries of pymatgen structures, or of paths that `read_input` takes; several or one.
 
     Raises:
-      ValueError: If there are both.
+      ValueError: If there are both, or, when it is their turn, for what `read_input` does not read.
     """
     # A structure is itself an iterable, of its sites.
     is_one = isinstance(structures, str | Path) or hasattr(structures, "lattice")

@@ -55,7 +55,7 @@ def main() -> None:
     failed = int((table["reason"] != "").sum())
     where = f" in {output}" if output else ""
     print(f"{len(table) - failed} predictions{where}, {failed} structures without one", file=sys.stderr)
-    if "outside" in table and (outside := int((table["outside"].fillna("") != "").sum())):
+    if "outside" in table and (outside := int((table["outside"] != "").sum())):
         print(f"{outside} lie outside of what the network was trained on; the column outside says why", file=sys.stderr)
     if twice := int(table["id"].duplicated().sum()):
         print(

@@ -157,3 +157,7 @@ def test_embeddings_keep_their_order_around_structures_without_one(rock_salt, tm
         assert "no such file" in table["reason"].iloc[-1]
         assert table["v_0"].isna().tolist() == [True, *[False] * count, True]
     assert make_predictor().embed([]).empty
+    assert list(make_predictor().predict([tmp_path / "[bc].cif", tmp_path / "d.jsonl"])["id"]) == [
+        "b",
+        f"{tmp_path}/d.jsonl",
+    ]

@@ -191,10 +191,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "{folder}/a.jsonl.gz: damaged after line 0 (Compressed file ended before the end-of-stream marker was reached); fetch or make it again",
     ),
     "an input that is not there": (reading("a.cif"), "{folder}/a.cif: no such file"),
-    "lines that are not there": (
-        reading("a.jsonl"),
-        "{folder}/a.jsonl: no such file, or a folder without .jsonl or .jsonl.gz files",
-    ),
+    "lines that are not there": (reading("a.jsonl"), "{folder}/a.jsonl: no such file"),
     "a folder without structures": (
         lambda folder: first_reason(read_input(folder)),
         "{folder}: a folder without structure files (.cif, .mcif, .vasp, .poscar, .xsf, .cssr, POSCAR)",

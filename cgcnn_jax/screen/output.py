@@ -199,8 +199,12 @@ class Output:
     def _column(self, name: str, cells: Sequence[str]) -> list[Any]:
         if self._columns[name] == "number":
             return [float(cell) if cell else None for cell in cells]
-        is_told = name in ("id", "reason") or name.rpartition(":")[2] == "outside"
-        return list(cells) if is_told else [cell or None for cell in cells]
+        return list(cells) if is_told(name) else [cell or None for cell in cells]
+
+
+def is_told(column: str) -> bool:
+    """Whether a column of text is empty, and not missing, where there is nothing to say; of NAME:COLUMN the column."""
+    return column.rpartition(":")[2] in ("id", "reason", "outside")
 
 
 def _checksum(line: Mapping[str, Any], part: bytes) -> int:

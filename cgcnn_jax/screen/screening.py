@@ -12,7 +12,7 @@ from cgcnn_jax.applicability import JudgingPredictor
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.screen import worker
 from cgcnn_jax.screen.crew import Crew, Hire, Piece
-from cgcnn_jax.screen.output import FORMATS, Format, Output, pyarrow
+from cgcnn_jax.screen.output import FORMATS, Format, Output, is_told, pyarrow
 from cgcnn_jax.screen.shard import Item, Shard, cut
 from cgcnn_jax.workdir import versions
 
@@ -272,5 +272,8 @@ def _columns(models: Sequence[worker.Model], predictors: Sequence[Predictor | Ju
 def _killed(piece: Piece, columns: Mapping[str, str]) -> pd.DataFrame:
     """The row of a structure that no worker survives."""
     id = piece.items[0].id
-    row = dict.fromkeys(columns) | {"id": id, "reason": f"{id}: killed its worker, alone and in company"}
+    row = {name: "" if is_told(name) else None for name in columns} | {
+        "id": id,
+        "reason": f"{id}: killed its worker, alone and in company",
+    }
     return pd.DataFrame([row])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Structure
 
-from cgcnn_jax import Predictor
+from cgcnn_jax import JudgingPredictor, Predictor
 from tests.experiments.runs import TINY, Run, directory_flags
 
 
@@ -69,6 +69,11 @@ def test_several_runs_predict_together(run: Run, trained: Path, other_seed: Path
     )
     assert list(together[0]) == ["id", "formula", "prediction", "unit", "std", "outside", "reason"]
     assert [row["outside"] for row in together] == [row["outside"] for row in one]
+    # The first that knows its training crystals judges.
+    assert not (other_seed / "applicability.npz").exists()
+    judging = JudgingPredictor.restore(other_seed, trained)
+    assert judging.known.is_of(Predictor.restore(trained))
+    assert list(judging.predict([cif_folder / "x5.cif"])["outside"]) == [one[0]["outside"]]
     for a, b, both in zip(one, other, together, strict=True):
         a, b = (float(row["prediction"]) for row in (a, b))
         assert a != b

@@ -83,7 +83,6 @@ def test_what_is_unlike_the_training_crystals_is_told_if_asked(
     wanted = JudgingPredictor.restore(folder).predict_entries(parsed)
     done = screen(items, [folder], tmp_path / "out", hire=hired, shard_size=22, format=format, judge=True, top=Top(40))
     found = rows(done)
-    wanted, found = (table.assign(outside=table["outside"].fillna("")) for table in (wanted, found))
     pd.testing.assert_frame_equal(found, wanted, rtol=RTOL, atol=ATOL)
     known = found["id"].isin([crystal.id for crystal in crystals[:10]])
     assert set(found["outside"][known]) == {""} and (found["outside"][~known] != "").any()
@@ -92,8 +91,21 @@ def test_what_is_unlike_the_training_crystals_is_told_if_asked(
         dict(zip(best["id"], best["outside"], strict=True)).items()
         <= dict(zip(wanted["id"], wanted["outside"], strict=True)).items()
     )
+    # Neither without the column nor by another judgement.
     with pytest.raises(ValueError, match="columns: "):
         screen(items, [folder], tmp_path / "out", shard_size=22, format=format)
+    Applicability.load(folder).at(0.5).save(folder)
+    with pytest.raises(ValueError, match="models: "):
+        screen(items, [folder], tmp_path / "out", shard_size=22, format=format, judge=True)
+    # With several models, each has its own.
+    other = save_model(tmp_path / "other", seed=1, train=[crystal.id for crystal in crystals[10:]])
+    predictor = Predictor.restore(other)
+    Applicability.of_run(predictor, load(crystals, predictor.featurizer, [])).save(other)
+    both = rows(screen(items, [folder, other], tmp_path / "both", shard_size=22, format=format, judge=True))
+    for model in (folder, other):
+        assert list(both[f"{model.name}:outside"]) == list(
+            JudgingPredictor.restore(model).predict_entries(parsed)["outside"]
+        )
 
 
 def test_workers_of_either_kind_give_the_same(model: Path, items: list[Item], tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ def read_input(path: str | Path) -> Iterator[Entry | Rejected]:
     JSON lines (.jsonl, .jsonl.gz) or a folder of them; a task of Matbench (matbench_TASK.json.gz); a table of CDVAE
     (.csv); what ase reads (.db, .traj, .extxyz, .xyz); else structure files (CIF, POSCAR, pymatgen's JSON)
     and folders of them, whose JSON is left alone. A pattern (folder/N*.cif, runs/*/CONTCAR, sets/**/*.cif) stands for all
-    that it matches, in the order of their paths; the ids of structure files are led by the folders that it leaves open.
+    that it matches, in the order of their paths; the ids of structure files are led by the folders that it leaves open, and
+    a folder that matches is read as one, whatever in it matches too. What is not there is Rejected.
 
     Raises:
-      FileNotFoundError: If there is no such file.
       ValueError: If the file cannot be read as what its name says, or a folder holds JSON lines and structure files.
     """
     for entry in read_unparsed(path):
@@ -51,7 +51,7 @@ def is_there(path: str | Path) -> bool:
     """Whether there is such a file or folder, or one that matches the pattern."""
     path = Path(path).expanduser()
     base, pattern = _parted(path)
-    return bool(_matching(base, pattern)) if pattern else path.exists()
+    return next(base.glob(pattern), None) is not None if pattern else path.exists()
 
 
 def _parted(path: Path) -> tuple[Path, str]:
@@ -61,7 +61,8 @@ def _parted(path: Path) -> tuple[Path, str]:
     # A file may well be called Fe[111].cif, and a folder, too.
     while rest and (base / rest[0]).exists():
         base /= rest.pop(0)
-    pattern = "/".join(rest)
+    # Within a name ** is *; before Python 3.13 pathlib refuses it.
+    pattern = "/".join(part if part == "**" else re.sub(r"\*+", "*", part) for part in rest)
     return (base, pattern) if _WILD.search(pattern) else (path, "")
 
 
@@ -73,6 +74,8 @@ def _matching(base: Path, pattern: str) -> list[Path]:
 
 def _read(path: Path, base: Path | None = None) -> Iterator[Entry | Rejected | CrystalLine]:
     task = path.name.removesuffix(".gz").removesuffix(".json")
+    if not path.exists():
+        return files.read_files([path])
     if path.is_dir() and (lines := _lines_in(path)):
         if files.holds_structures(path):
             raise ValueError(

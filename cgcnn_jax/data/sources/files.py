@@ -93,12 +93,16 @@ def parse(read: "Callable[[], Structure]", failed: str) -> "Structure":
     except (MemoryError, OSError, ImportError):
         raise  # of this machine at this moment, not of the file
     except stated.Misread as error:
-        raise CrystalError(f"{failed} ({error})") from error
+        raise CrystalError(f"{failed} ({_told(error)})") from error
     except Exception as error:  # pymatgen raises whatever its parsers run into
-        reason = str(error).strip().splitlines()
-        # pymatgen may quote all of the file, and of one cut short it says such as "integer modulo by zero".
-        told = reason[0][:_LONGEST] if reason else type(error).__name__
-        raise CrystalError(f"{failed} (pymatgen: {told}; is the file whole?)") from error
+        # Of a file cut short it says such as "integer modulo by zero".
+        raise CrystalError(f"{failed} (pymatgen: {_told(error)}; is the file whole?)") from error
+
+
+def _told(error: Exception) -> str:
+    """In one line, for all of the file may be quoted."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:_LONGEST] if lines else type(error).__name__
 
 
 def _is_document(path: Path) -> bool:
@@ -125,13 +129,13 @@ def _read_document(path: Path) -> "Structure":
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    with zopen(path, "rt", encoding="utf-8") as file:
-        text = file.read()
     is_yaml = ".yaml" in path.name.lower() or ".yml" in path.name.lower()
     try:
+        with zopen(path, "rt", encoding="utf-8") as file:
+            text = file.read()
         document = YAML(typ="safe").load(text) if is_yaml else json.loads(text)
-    except (ValueError, YAMLError) as error:
-        raise stated.Misread(f"not {'YAML' if is_yaml else 'JSON'}: {error}; is the file whole?") from error
+    except (ValueError, EOFError, YAMLError) as error:
+        raise stated.Misread(f"not {'YAML' if is_yaml else 'JSON'}: {_told(error)}; is the file whole?") from error
     if not isinstance(document, dict) or not {"lattice", "sites"} <= document.keys():
         raise stated.Misread("not a pymatgen Structure, which has lattice and sites")
     try:

@@ -63,7 +63,7 @@ def test_a_pattern_is_all_that_it_matches_with_the_open_folders_in_the_ids(rock_
 
     assert ids("a/N*.cif") == ["N1", "N2"]
     assert ids("*/POSCAR") == ["a/POSCAR", "b/POSCAR"]
-    assert ids("**/?1.cif") == ["a/N1", "a/O1"]
+    assert ids("**/?1.cif") == ids("**/**1.cif") == ["a/N1", "a/O1"]
     assert ids("[ab]") == ["a/N1", "a/N2", "a/O1", "a/POSCAR", "b/POSCAR"]
     # A folder that matches is read whole, and once.
     assert ids("**") == ["Fe[1]", *ids("[ab]")] == ids("[!l]*")

@@ -139,6 +139,20 @@ def test_a_document_of_pymatgen_is_read_and_imports_no_module_that_it_names(
     np.testing.assert_array_equal(crystal.lattice, cesium_chloride.lattice)
 
 
+def test_a_document_cut_short_is_an_error_of_the_file_in_one_line(tmp_path, structure):
+    whole = {"JSON": structure.to(fmt="json"), "YAML": structure.to(fmt="yaml")}
+    for kind, text in whole.items():
+        name = f"a.{kind.lower()}"
+        (tmp_path / name).write_text(text[: len(text) // 2] + "\n  - {")
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode())[:-20])
+        for file in (name, f"{name}.gz"):
+            with pytest.raises(CrystalError) as told:
+                CrystalFile("a", tmp_path / file).read()
+            start = f"{file}: cannot be read (not {kind}: "
+            assert str(told.value).startswith(start) and str(told.value).endswith("; is the file whole?)")
+            assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", '{"sites": 3}', '{"sites": [{}], "lattice": {}}', "{"])
 def test_a_document_that_is_no_structure_is_an_error_of_the_file(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
