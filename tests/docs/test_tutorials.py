@@ -18,7 +18,7 @@ def blocks(page: Path) -> list[tuple[int, str]]:
 
 def trains(page: Path) -> bool:
     """Whether the page trains a network, which takes a quarter of a minute or more."""
-    return any("run(" in text for _, text in blocks(page))
+    return any(re.search(r"\brun\(", text) for _, text in blocks(page))
 
 
 @pytest.mark.parametrize(
