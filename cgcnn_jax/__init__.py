@@ -8,7 +8,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cgcnn_jax.applicability import JudgingPredictor as JudgingPredictor
     from cgcnn_jax.data.crystal import Crystal as Crystal
     from cgcnn_jax.data.crystal import CrystalError as CrystalError
     from cgcnn_jax.data.dataset import Dataset as Dataset
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from cgcnn_jax.graph import Batch as Batch
     from cgcnn_jax.graph import CrystalGraphs as CrystalGraphs
     from cgcnn_jax.graph import PadBudget as PadBudget
+    from cgcnn_jax.judging import JudgingPredictor as JudgingPredictor
     from cgcnn_jax.nn.model import CGCNN as CGCNN
     from cgcnn_jax.predict import Predictor as Predictor
     from cgcnn_jax.scaling import TargetScaler as TargetScaler
@@ -43,7 +43,7 @@ _HOME = {
     "CrystalGraphs": "graph",
     "PadBudget": "graph",
     "CGCNN": "nn.model",
-    "JudgingPredictor": "applicability",
+    "JudgingPredictor": "judging",
     "Predictor": "predict",
     "TargetScaler": "scaling",
     "fit": "train.loop",

@@ -4,22 +4,18 @@ import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from cgcnn_jax.data import elements, store
 from cgcnn_jax.data.dataset import Dataset
-from cgcnn_jax.data.portion import Portion
-from cgcnn_jax.ensemble import Ensemble, networks_of, restore
 from cgcnn_jax.files import write_bytes
 from cgcnn_jax.graph import CrystalGraphs
-from cgcnn_jax.predict import Predictor, TablePredictor, portion_table
+from cgcnn_jax.predict import Predictor
 from cgcnn_jax.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -312,82 +308,6 @@ class Applicability:
         return _search(self.vectors)
 
 
-class JudgingPredictor(TablePredictor):
-    """A network, or an ensemble, that says of each crystal whether it lies outside of what it was trained on.
-
-    `predict` and `predict_entries` have it in the column `outside`, after the predictions: why, or nothing if it lies
-    within.
-
-    Attributes:
-      predictor: The network, or several.
-      known: What one of them was trained on.
-      featurizer: Structure to graph.
-    """
-
-    def __init__(self, predictor: Predictor | Ensemble, known: Applicability) -> None:
-        """Raises ValueError if `known` is of none of the networks."""
-        self.predictor, self.known, self.featurizer = predictor, known, predictor.featurizer
-        seeing = [network for network in networks_of(predictor) if known.is_of(network)]
-        if not seeing:
-            raise ValueError(_OTHER)
-        self._seeing = seeing[0]
-
-    @classmethod
-    def restore(cls, *workdirs: str | Path) -> "JudgingPredictor":
-        """From the folder of a run, or of an exported network, or those of an ensemble; see `restore` and `first_known`."""
-        predictor = restore(*workdirs)
-        return cls(predictor, first_known(predictor, workdirs))
-
-    def columns(self) -> list[str]:
-        """Names of the columns between formula and reason, in `predict_entries`."""
-        return [*self.predictor.columns(), "outside"]
-
-    def digest(self) -> str:
-        """Changes with the predictions and with what they are judged by."""
-        networks = [network.digest() for network in networks_of(self.predictor)]
-        return hashlib.sha256(" ".join([*networks, self.known.digest()]).encode()).hexdigest()
-
-    def predict_portion(self, portion: Portion) -> pd.DataFrame:
-        """A row per structure of a portion, as `predict_entries`."""
-        graphs = portion.store.graphs
-        values, vectors = self._seeing.embed_graphs(graphs)
-        reasons = self.known.judge(graphs, portion.store.vacuum, vectors).reasons
-        if self.predictor is self._seeing:
-            table = portion_table(portion, self.predictor.columns(), values, self._seeing.cells)
-        else:
-            table = self.predictor.predict_portion(portion)
-        outside = ["" if row is None else reasons[row] for row in portion.rows()]
-        table.insert(len(table.columns) - 1, "outside", outside)
-        return table
-
-
-def first_known(predictor: Predictor | Ensemble, workdirs: Sequence[str | Path]) -> Applicability:
-    """What the first network was trained on whose folder says so.
-
-    Args:
-      predictor: Restored from `workdirs`.
-      workdirs: The folder of each network.
-
-    Raises:
-      FileNotFoundError: If none does, for what the first has.
-      ValueError: Likewise, if the first is damaged, of other weights or of an imported model.
-    """
-    problems: list[FileNotFoundError | ValueError] = []
-    for network, workdir in zip(networks_of(predictor), workdirs, strict=True):
-        try:
-            training_ids(network)  # imported models do not say
-            known = Applicability.load(workdir)
-        except FileNotFoundError as error:
-            problems.append(error)
-        except ValueError as error:
-            problems.append(ValueError(f"{workdir}: {error}"))
-        else:
-            if known.is_of(network):
-                return known
-            problems.append(ValueError(f"{workdir}: {_OTHER}"))
-    raise problems[0]
-
-
 def training_ids(predictor: Predictor) -> list[str]:
     """The crystals that a run was trained on. Raises ValueError if it does not say, as imported models do not."""
     ids = predictor.about.get("split", {}).get("train", [])
@@ -399,7 +319,6 @@ def training_ids(predictor: Predictor) -> list[str]:
     return ids
 
 
-_OTHER = f"{FILE} is of other weights than those that predict; make it anew"
 # Crystals that a search finds beyond those asked for: it estimates distances, and may take near ones for each other.
 _SPARE = 4
 _ALIKE = 1e-3  # Å, distances that are equal but for rounding

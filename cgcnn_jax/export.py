@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from cgcnn_jax import config as configs
-from cgcnn_jax.applicability import FILE, Applicability, JudgingPredictor
+from cgcnn_jax.applicability import FILE, Applicability
+from cgcnn_jax.judging import JudgingPredictor
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.report import facts, finished, gallery, panels
 from cgcnn_jax.report.finished import FinishedRun

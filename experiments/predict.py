@@ -68,8 +68,8 @@ def main() -> None:
 
 def _restore(workdirs: list[str]) -> "TablePredictor":
     """The networks of the folders, and what judges structures by their training crystals if that is known."""
-    from cgcnn_jax.applicability import JudgingPredictor, first_known
     from cgcnn_jax.ensemble import restore
+    from cgcnn_jax.judging import JudgingPredictor, first_known
 
     predictor = restore(*workdirs)
     try:

@@ -6,11 +6,12 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from cgcnn_jax import Ensemble
-from cgcnn_jax.applicability import Applicability, JudgingPredictor
+from cgcnn_jax.applicability import Applicability
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.dataset import load
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import WholeShells
+from cgcnn_jax.judging import JudgingPredictor
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.state import Weights

@@ -21,6 +21,7 @@ LEVELS = {
     "workdir": 4,
     "evaluation": 4,
     "applicability": 4,
+    "judging": 4,
     "interpret": 4,
     "interpretation": 4,
     "reference": 4,

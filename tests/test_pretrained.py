@@ -9,9 +9,9 @@ from pymatgen.core import Lattice, Structure
 
 from cgcnn_jax import Predictor
 from cgcnn_jax import config as configs
-from cgcnn_jax.applicability import JudgingPredictor
 from cgcnn_jax.benchmark.tasks import SUITES, find_data
 from cgcnn_jax.data.crystal import Crystal
+from cgcnn_jax.judging import JudgingPredictor
 from cgcnn_jax.run import load_dataset
 
 FOLDER = Path(__file__).parents[1] / "pretrained"

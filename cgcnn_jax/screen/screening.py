@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from cgcnn_jax.applicability import JudgingPredictor
+from cgcnn_jax.judging import JudgingPredictor
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.screen import worker
 from cgcnn_jax.screen.crew import Crew, Hire, Piece

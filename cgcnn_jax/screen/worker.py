@@ -20,7 +20,7 @@ from cgcnn_jax.screen.shard import Item
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cgcnn_jax.applicability import JudgingPredictor
+    from cgcnn_jax.judging import JudgingPredictor
     from cgcnn_jax.predict import Predictor
 
 
@@ -116,7 +116,7 @@ def _joined_reason(names: Sequence[str], reasons: Sequence[str]) -> str:
 
 def restore(workdir: str | Path, *, judges: bool) -> "Predictor | JudgingPredictor":
     """The model of a folder; see `Predictor.restore` and `JudgingPredictor.restore`."""
-    from cgcnn_jax.applicability import JudgingPredictor
+    from cgcnn_jax.judging import JudgingPredictor
     from cgcnn_jax.predict import Predictor
 
     return JudgingPredictor.restore(workdir) if judges else Predictor.restore(workdir)

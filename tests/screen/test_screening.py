@@ -12,11 +12,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cgcnn_jax.applicability import Applicability, JudgingPredictor
+from cgcnn_jax.applicability import Applicability
 from cgcnn_jax.data.crystal import Crystal, CrystalFile, Rejected
 from cgcnn_jax.data.dataset import load
 from cgcnn_jax.data.sources import CrystalLine
 from cgcnn_jax.data.sources.jsonl import line_of
+from cgcnn_jax.judging import JudgingPredictor
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.screen.screening import Place, Screening, Top, screen
 from cgcnn_jax.screen.shard import Item, Shard, cut
