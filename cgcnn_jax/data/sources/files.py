@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".xsf", ".cssr")
 _NAMES = ("POSCAR", "CONTCAR")
-_COMPRESSED = (".gz", ".bz2", ".xz")  # of any of them, as pymatgen reads them
+_COMPRESSED = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00"}  # how they begin; as pymatgen reads them
 _LONGEST = 400  # letters of a reason
 _MOST_LINES = 2 * MAX_ATOMS + 1000  # positions and velocities
 # pymatgen takes a file for its own JSON or YAML if its name holds one of these, unless it ends as a CIF or POSCAR does.
@@ -60,6 +60,10 @@ def read_structure(path: Path) -> "Structure":
 
     # Whoever reads it needs a minute and more for a million lines; of CIFs `stated` knows the sites.
     content = path.read_bytes() if path.is_file() else b""
+    compression = path.suffix.lower()
+    if content and not content.startswith(_COMPRESSED.get(compression, b"")):
+        # The libraries would call it an error of the disk.
+        raise CrystalError(f"{path.name}: cannot be read (it is not compressed as {compression} says)")
     n_line = content.count(b"\n") + (not content.endswith(b"\n"))
     if n_line > _MOST_LINES:
         raise CrystalError(f"{path.name}: {n_line:,} lines; files of more than {_MOST_LINES:,} are not read")

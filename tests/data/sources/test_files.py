@@ -98,6 +98,15 @@ def test_a_file_cut_short_anywhere_has_no_structure_and_is_told_apart_from_what_
         assert is_ours or re.search(r"\(pymatgen: .+; is the file whole\?\)$", str(told.value)), str(told.value)
 
 
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
+def test_a_file_that_is_not_compressed_as_its_name_says_is_an_error_of_the_file(tmp_path, texts, suffix):
+    (tmp_path / f"a.cif.{suffix}").write_text(texts["cif"])
+    with pytest.raises(
+        CrystalError, match=rf"^a\.cif\.{suffix}: cannot be read \(it is not compressed as \.{suffix} says\)$"
+    ):
+        CrystalFile("a", tmp_path / f"a.cif.{suffix}").read()
+
+
 def test_a_file_that_vanished_is_unreadable(tmp_path):
     with pytest.raises(CrystalError, match=r"a\.cif: cannot be read"):
         CrystalFile("a", tmp_path / "a.cif").read()
