@@ -3,8 +3,8 @@
 python -m benchmarks.applicability --workdir=DIR [--quantile=0.95] [--path=DATA] [--thinned]
 
 Prints two Markdown tables: share of the test crystals and their mean absolute error, for every reason; and the share of
-test crystals that lie outside once all lengths are stretched, and how much the predictions change. --path says where the run's data are, if not where they were;
---thinned takes the vectors of as many training crystals as experiments.export does.
+test crystals that lie outside once all lengths are stretched, and how much the predictions change. --path says where the
+run's data are, if not where they were; --thinned takes the vectors of as many training crystals as experiments.export.
 """
 
 import argparse

@@ -52,6 +52,7 @@ class Explanation:
       id: Of the crystal.
       crystal: Its atoms.
       graphs: Its graph, as the predictor makes it.
+      vacuum: Its thickest empty layer, Å.
       values: Prediction in units, or class probabilities, f64[n_output].
       vector: The pooled vector, f32[d].
       atoms: Of every atom, its vector, f32[n_atom, d].
@@ -63,6 +64,7 @@ class Explanation:
     id: str
     crystal: Crystal
     graphs: CrystalGraphs
+    vacuum: float
     values: np.ndarray
     vector: np.ndarray
     atoms: np.ndarray
@@ -122,6 +124,7 @@ def explain(
                 id,
                 crystals[row],
                 portion.store.take(np.array([row])),
+                float(portion.store.vacuum[row]),
                 seen.values[row],
                 seen.crystals[row],
                 seen.atoms[nodes],

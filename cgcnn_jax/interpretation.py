@@ -20,7 +20,6 @@ import pandas as pd
 
 from cgcnn_jax import interpret
 from cgcnn_jax.applicability import Applicability
-from cgcnn_jax.data import vacuum
 from cgcnn_jax.data.crystal import Rejected
 from cgcnn_jax.data.sources import CrystalLine
 from cgcnn_jax.files import locked
@@ -208,7 +207,7 @@ def neighbour_table(known: Applicability, explained: _Explained, k: int) -> pd.D
     columns = [f"{name}_{n}" for n in range(1, k + 1) for name in ("neighbour", "formula", "distance")]
     judged = {}
     if done:
-        empty = np.array([vacuum.thickness(one.crystal) for one in done])
+        empty = np.array([one.vacuum for one in done])
         found = known.judge(concatenate([one.graphs for one in done]), empty, np.stack([one.vector for one in done]), k)
         for one, distances, places, reason in zip(done, *found, strict=True):
             near = [(known.ids[p], known.formulas[p], d) for p, d in zip(places, distances, strict=True)]

@@ -36,13 +36,12 @@ def main() -> None:
 
     from cgcnn_jax import config as configs
     from cgcnn_jax import evaluation
-    from cgcnn_jax.ensemble import Ensemble
-    from cgcnn_jax.predict import Predictor
+    from cgcnn_jax.ensemble import Ensemble, networks_of, restore
     from cgcnn_jax.workdir import Workdir, environment
     from experiments import data
 
-    ensemble = Ensemble.restore(WORKDIR.value) if len(WORKDIR.value) > 1 else None
-    networks = ensemble.predictors if ensemble else (Predictor.restore(WORKDIR.value[0]),)
+    predictor = restore(*WORKDIR.value)
+    networks = networks_of(predictor)
     scaler = networks[0].scaler
     config = configs.from_dict(networks[0].about["config"])
     cli.override(config, sys.argv[1:], "--config.data.")
@@ -66,14 +65,14 @@ def main() -> None:
     graphs, targets = crystals.store.take(index), crystals.targets[index]
     ids = [crystals.ids[i] for i in index]
     columns: dict[str, Sequence[Any]] = dict(evaluation.crystal_columns(crystals, index))
-    if ensemble:
-        values, spread = ensemble.predict_graphs(graphs)
-        columns |= dict(zip(ensemble.columns()[-spread.shape[1] :], spread.T.tolist(), strict=True))
+    if isinstance(predictor, Ensemble):
+        values, spread = predictor.predict_graphs(graphs)
+        columns |= dict(zip(predictor.columns()[-spread.shape[1] :], spread.T.tolist(), strict=True))
     else:
-        values = networks[0].predict_graphs(graphs)
+        values = predictor.predict_graphs(graphs)
 
     places = [Workdir(one).path.absolute() for one in WORKDIR.value]
-    folder = Workdir((Path(os.path.commonpath(places)) if ensemble else places[0]) / f"evaluation_{name}")
+    folder = Workdir(Path(os.path.commonpath(places)) / f"evaluation_{name}")
     folder.path.mkdir(exist_ok=True)
     folder.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values, columns))
     folder.write_rejected(crystals.rejected)
@@ -85,7 +84,7 @@ def main() -> None:
         "metrics": {name: measured},
         "intervals_95": {name: bounds},
         "crystals": {"judged": len(index), "left_out": len(crystals.rejected)},
-        **({"networks": WORKDIR.value} if ensemble else {}),
+        **({"networks": WORKDIR.value} if len(networks) > 1 else {}),
         "data": configs.to_dict(config)["data"],
         **environment(),
     }
