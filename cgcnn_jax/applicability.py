@@ -64,6 +64,7 @@ class Applicability:
     Attributes:
       ids: Training crystals, all or those that `thinned` kept.
       formulas: Their reduced formulas.
+      labels: Their targets in units, f64[n, n_target], NaN where unknown; [n, 0] if they were left out.
       vectors: Their pooled vectors, f32[n, d], or f16 of those kept.
       spacing: Distance of every training crystal, of those left out too, to its nearest other one, f64[n_train].
       quantile: Of `spacing`, above which a crystal is far.
@@ -77,6 +78,7 @@ class Applicability:
 
     ids: tuple[str, ...]
     formulas: tuple[str, ...]
+    labels: np.ndarray
     vectors: np.ndarray
     spacing: np.ndarray
     quantile: float
@@ -114,6 +116,7 @@ class Applicability:
         return cls(
             tuple(crystals.ids[place] for place in train),
             tuple(store.formulas(graphs)),
+            crystals.targets[train],
             vectors,
             spacing,
             quantile,
@@ -141,7 +144,7 @@ class Applicability:
         One after the other is kept unless it is so near to one that was, so that dense regions lose crystals and sparse
         ones keep theirs. No training crystal becomes far, and other crystals seem farther by at most that reach.
         Threshold, elements, bonds and empty layers stay those of all; the vectors are f16 if that changes no distance by
-        more than a hundredth of the threshold.
+        more than a hundredth of the threshold. Labels, which may not be for others, are left out.
         """
         kept: list[int] = []
         left, vectors = np.arange(len(self.ids)), self.vectors
@@ -156,6 +159,7 @@ class Applicability:
             self,
             ids=tuple(self.ids[place] for place in kept),
             formulas=tuple(self.formulas[place] for place in kept),
+            labels=np.zeros((len(kept), 0)),
             vectors=short if change < 0.01 * self.threshold else self.vectors[kept],
         )
 
@@ -181,7 +185,7 @@ class Applicability:
     def digest(self) -> str:
         """Changes with all that judgements depend on."""
         content = hashlib.sha256(repr((self.ids, self.formulas, self.quantile, self.vacuum, self.weights)).encode())
-        for array in (self.vectors, self.spacing, self.species, self.pairs, self.shortest, self.longest):
+        for array in (self.labels, self.vectors, self.spacing, self.species, self.pairs, self.shortest, self.longest):
             content.update(np.ascontiguousarray(array).data)
         return content.hexdigest()
 
@@ -291,6 +295,7 @@ class Applicability:
         try:
             with np.load(path) as found:
                 arrays = dict(found)
+            arrays.setdefault("labels", np.zeros((len(arrays["ids"]), 0)))  # earlier versions kept none
             return cls(
                 **arrays
                 | {name: tuple(arrays[name].tolist()) for name in ("ids", "formulas")}

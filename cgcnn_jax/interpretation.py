@@ -26,6 +26,7 @@ from cgcnn_jax.files import locked
 from cgcnn_jax.graph import concatenate
 from cgcnn_jax.interpret import Explanation
 from cgcnn_jax.predict import Predictor
+from cgcnn_jax.scaling import with_units
 from cgcnn_jax.screen.shard import Item, cut
 
 TABLES = ("embeddings", "sites", "bonds", "neighbours")
@@ -85,7 +86,7 @@ class Interpretation:
           on_progress: Called with the number of structures done since the last call, those of earlier calls included.
         """
         # The first says what a part holds.
-        settings = ["with empty layers", predictor.digest(), repr(known and (known.digest(), k))]
+        settings = ["with labels", predictor.digest(), repr(known and (known.digest(), k))]
         self._parts = []
         for shard in cut(items, portion):
             # The place too: equal portions may stand in the input twice.
@@ -145,7 +146,7 @@ class Interpretation:
         if predictor.model.conv != "sum":
             tables["bonds"] = interpret.bond_table(explained)
         if known:
-            tables["neighbours"] = neighbour_table(known, explained, k)
+            tables["neighbours"] = neighbour_table(predictor, known, explained, k)
         for name, table in tables.items():
             table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", float_format="%.8g")
         np.savez(folder / "drawn.npz", **_drawn(predictor, explained, tables))  # type: ignore[arg-type]
@@ -200,25 +201,36 @@ def embedding_table(predictor: Predictor, explained: _Explained) -> pd.DataFrame
     return pd.DataFrame(rows, columns=["id", "formula", *(f"v_{k}" for k in range(width)), "reason"])
 
 
-def neighbour_table(known: Applicability, explained: _Explained, k: int) -> pd.DataFrame:
-    """A row per structure: id, formula, is_outside, outside (why), threshold, the k nearest training crystals, reason."""
+def neighbour_table(predictor: Predictor, known: Applicability, explained: _Explained, k: int) -> pd.DataFrame:
+    """A row per structure: id, formula, prediction, is_outside, outside (why), threshold, nearest training crystals, reason.
+
+    Each of the k nearest has its id, formula, distance and, if they are known, its labels.
+    """
     done = _done(explained)
     k = min(k, len(known.ids))
-    columns = [f"{name}_{n}" for n in range(1, k + 1) for name in ("neighbour", "formula", "distance")]
+    scaler, has_labels = predictor.scaler, known.labels.shape[1] > 0
+    columns = []
+    for n in range(1, k + 1):
+        columns += [f"neighbour_{n}", f"formula_{n}", f"distance_{n}"]
+        columns += with_units([f"{name}_{n}" for name in scaler.names], scaler.units) if has_labels else []
     judged = {}
     if done:
         empty = np.array([one.vacuum for one in done])
         found = known.judge(concatenate([one.graphs for one in done]), empty, np.stack([one.vector for one in done]), k)
         for one, distances, places, reason in zip(done, *found, strict=True):
-            near = [(known.ids[p], known.formulas[p], d) for p, d in zip(places, distances, strict=True)]
-            judged[id(one)] = [bool(reason), reason, known.threshold, *(cell for row in near for cell in row)]
+            near = [
+                (known.ids[p], known.formulas[p], d, *known.labels[p]) for p, d in zip(places, distances, strict=True)
+            ]
+            judged[id(one)] = [*predictor.cells(one.values), bool(reason), reason, known.threshold]
+            judged[id(one)] += [cell for row in near for cell in row]
+    columns = [*predictor.columns(), "is_outside", "outside", "threshold", *columns]
     rows = [
-        [one.id, None, *[None] * (3 + len(columns)), one.reason]
+        [one.id, None, *[None] * len(columns), one.reason]
         if isinstance(one, Rejected)
         else [one.id, one.crystal.formula, *judged[id(one)], ""]
         for one in explained
     ]
-    return pd.DataFrame(rows, columns=["id", "formula", "is_outside", "outside", "threshold", *columns, "reason"])
+    return pd.DataFrame(rows, columns=["id", "formula", *columns, "reason"])
 
 
 def _drawn(predictor: Predictor, explained: _Explained, tables: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:

@@ -62,6 +62,7 @@ def test_it_knows_what_it_was_trained_on_without_the_data(
     run("interpret", f"--workdir={exported}", f"--input={cif_folder / trained_on}.cif", f"--output={tmp_path / 'seen'}")
     row = next(csv.DictReader((tmp_path / "seen" / "neighbours.csv").open()))
     assert row["neighbour_1"] == trained_on and not row["reason"]
+    assert not [name for name in row if name.startswith("volume")]  # labels stay at home
     assert float(row["distance_1"]) < 0.02 * float(row["threshold"])  # by rounding
 
 

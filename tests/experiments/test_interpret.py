@@ -82,7 +82,9 @@ def test_structures_are_written_with_their_contributions(explained: Path) -> Non
     assert "_atom_site_contribution" in (explained / "structures" / "x2.cif").read_text()
 
 
-def test_training_crystals_are_their_own_nearest_and_broken_files_keep_a_row(explained: Path, site_run: Path) -> None:
+def test_training_crystals_are_their_own_nearest_and_broken_files_keep_a_row(
+    explained: Path, site_run: Path, cif_folder: Path
+) -> None:
     train = Predictor.restore(site_run).about["split"]["train"]
     table = pd.read_csv(explained / "neighbours.csv")
     assert list(table["id"]) == ["x5", "broken", "x2", "x5"]
@@ -90,9 +92,13 @@ def test_training_crystals_are_their_own_nearest_and_broken_files_keep_a_row(exp
     for _, row in table[table["id"] != "broken"].iterrows():
         assert row["neighbour_1"] in train
         assert row["distance_1"] <= row["distance_2"] <= row["distance_5"]
+        near = Structure.from_file(cif_folder / f"{row['neighbour_2']}.cif")
+        assert row["volume_2 (Å³/atom)"] == pytest.approx(near.volume / len(near), rel=1e-4)
         if row["id"] in train:
             assert row["neighbour_1"] == row["id"]
             assert row["distance_1"] == pytest.approx(0, abs=1e-4)
+    predicted = Predictor.restore(site_run).predict([cif_folder / "x2.cif"])["prediction"][0]
+    assert table["prediction"][2] == pytest.approx(predicted, rel=1e-5) and table["unit"][2] == "Å³/atom"
     known = Applicability.load(site_run)
     assert list(known.ids) == train
     assert table["threshold"][0] == pytest.approx(known.threshold, rel=1e-6)
