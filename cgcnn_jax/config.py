@@ -1,7 +1,6 @@
 """The only reader of a ConfigDict: checks it, and builds what it describes."""
 
 import math
-import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import NearestK, NeighborRule, Radius, VoronoiBonds, WholeShells
 from cgcnn_jax.data.splits import Split
+from cgcnn_jax.files import user_cache
 from cgcnn_jax.nn.basis import Basis, BinnedBasis, GaussianBasis, ReciprocalBasis
 from cgcnn_jax.nn.conv import CONVOLUTIONS
 from cgcnn_jax.nn.model import CGCNN
@@ -378,9 +378,7 @@ def build_train_settings(config: ConfigDict) -> TrainSettings:
 def cache_folder(config: ConfigDict) -> Path | None:
     """Folder of built graphs, None if none is kept."""
     if config.data.cache == "auto":
-        import platformdirs
-
-        return Path(os.environ.get("CGCNN_JAX_CACHE", platformdirs.user_cache_path("cgcnn_jax"))) / "graphs"
+        return user_cache() / "graphs"
     return Path(config.data.cache).expanduser() if config.data.cache else None
 
 

@@ -6,7 +6,8 @@ import hashlib
 import io
 import os
 import re
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 _UNFINISHED = ".*.????????.tmp"  # what written_whole calls a file until it is whole
 _LONGEST = 200  # bytes of a name; file systems take 255, and endings are to come
+
+
+def user_cache() -> Path:
+    """Folder of what can be made again: CGCNN_JAX_CACHE, or the user's cache (~/.cache/cgcnn_jax on Linux)."""
+    import platformdirs
+
+    return Path(os.environ.get("CGCNN_JAX_CACHE") or platformdirs.user_cache_path("cgcnn_jax")).expanduser()
 
 
 def file_name(text: str) -> str:
@@ -43,16 +51,26 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that gets its name at the end: an error, a kill, a full disk or a power cut leaves what was there."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    """A file to write that gets its name at the end: an error, a kill, a full disk or a power cut leaves what was there.
+
+    A link stays one, and the file that it leads to is written. A pipe or a device is written as it is.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    # With the rights that the user gives to new files, or gave to this one.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
+        if path.exists():
+            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
         with os.fdopen(handle, "wb") as file:
             yield file
             # Or a machine that loses its power may find the name and nothing in it.
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp lets its user alone read the file.
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

@@ -5,6 +5,8 @@ import os
 import platform
 from pathlib import Path
 
+from cgcnn_jax.files import user_cache
+
 
 def keep_compiled_programs() -> Path | None:
     """Keeps what jax compiles in the user's cache folder. Call before jax is imported.
@@ -17,11 +19,8 @@ def keep_compiled_programs() -> Path | None:
     wanted = os.environ.get("CGCNN_JAX_COMPILED", "")
     if wanted == "none" or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return None
-    import platformdirs
-
-    root = Path(os.environ.get("CGCNN_JAX_CACHE", platformdirs.user_cache_path("cgcnn_jax")))
     # Programs are made for one kind of processor; a home folder may serve several.
-    folder = (Path(wanted).expanduser() if wanted else root / "compiled") / _processor()
+    folder = (Path(wanted).expanduser() if wanted else user_cache() / "compiled") / _processor()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # a home folder that cannot be written to costs time, nothing else

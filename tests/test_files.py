@@ -2,10 +2,12 @@
 
 import errno
 import os
+from pathlib import Path
 
+import platformdirs
 import pytest
 
-from cgcnn_jax.files import file_name, lock_if_free, locked, write_text
+from cgcnn_jax.files import file_name, lock_if_free, locked, user_cache, write_text
 
 HOSTILE = [
     "../../x",
@@ -78,6 +80,36 @@ def test_a_file_gets_its_name_when_its_content_is_on_the_disk(tmp_path, monkeypa
     write_text(tmp_path / "a", "12345")
     assert happened == [("fsync", False, [5]), ("replace", False, [5])]
     assert (tmp_path / "a").read_text() == "12345"
+
+
+def test_links_stay_and_rights_are_the_users(tmp_path):
+    (tmp_path / "kept").write_text("old")
+    (tmp_path / "kept").chmod(0o640)
+    (tmp_path / "link").symlink_to("kept")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "kept").read_text() == "new"
+    assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o640
+    before = os.umask(0o077)
+    try:
+        write_text(tmp_path / "own", "")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "own").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_pipe_is_written_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_text(tmp_path / "pipe", "rows")
+    assert os.read(reader, 100) == b"rows" and (tmp_path / "pipe").is_fifo()
+    os.close(reader)
+
+
+@pytest.mark.parametrize(("given", "folder"), [("", None), ("~/cache", "cache"), ("/x", "/x")])
+def test_the_cache_is_where_the_user_says(tmp_path, monkeypatch, given, folder):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CGCNN_JAX_CACHE", given)
+    assert user_cache() == (tmp_path / folder if folder else Path(platformdirs.user_cache_path("cgcnn_jax")))
 
 
 @pytest.mark.parametrize("waits", [False, True])
