@@ -53,12 +53,14 @@ _POSITIVE = (
     "model.features",
     "model.crystal_features",
     "optimizer.learning_rate",
+    "optimizer.factor",
     "train.epochs",
     "train.batch_size",
 )
 _NOT_NEGATIVE = (
     "data.workers",
     "data.fold",
+    "split.num_folds",
     "graph.shell_tolerance",
     "graph.quotient_tolerance",
     "graph.bond_tolerance",
@@ -72,7 +74,13 @@ _NOT_NEGATIVE = (
     "train.save_seconds",
     "train.devices",
 )
-
+# Length if it is fixed, type of the values, and what they are.
+_TUPLES: dict[str, tuple[int | None, type, str]] = {
+    "split.ratios": (3, float, "shares of train, val and test"),
+    "split.sizes": (3, int, "numbers of crystals in train, val and test"),
+    "split.files": (3, str, "names of the files of train, val and test"),
+    "optimizer.milestones": (None, int, "epochs"),
+}
 
 # A sphere of 100 Å holds 10^5 neighbours of every atom; a typing error must not take all memory.
 _MAX_CUTOFF = 100.0
@@ -107,11 +115,25 @@ def _validate(config: ConfigDict) -> None:
     for name in _NOT_NEGATIVE:
         if not _get(config, name) >= 0:
             raise ValueError(f"config.{name} must not be negative; got {_get(config, name)}")
-    for name in ("model.dropout", "train.average_decay", "split.val_ratio"):
+    for name in _TUPLES:
+        _check_tuple(name, _get(config, name))
+    for name in ("model.dropout", "train.average_decay", "optimizer.momentum", "split.val_ratio"):
         if not 0 <= _get(config, name) < 1:
             raise ValueError(f"config.{name} must be at least 0 and below 1; got {_get(config, name)}")
+    scale = config.model.init_scale
+    if scale is not None and not 0 < scale < math.inf:
+        raise ValueError(f"config.model.init_scale must be greater than 0 and finite, or None; got {scale}")
     if config.graph.cutoff > _MAX_CUTOFF:
         raise ValueError(f"config.graph.cutoff must be at most {_MAX_CUTOFF:g} Å; got {config.graph.cutoff}")
+    if (
+        config.bonds.basis in ("gaussian", "reciprocal")
+        and config.graph.cutoff > config.bonds.cutoff
+        and not config.graph.fidelity
+    ):
+        raise ValueError(
+            f"config.bonds.cutoff must be at least graph.cutoff, {config.graph.cutoff:g} Å, or longer bonds would look alike; "
+            f"got {config.bonds.cutoff:g}"
+        )
     source = sources.SOURCES[config.data.source]
     if config.data.source == "matbench" and not config.data.task:
         raise ValueError("config.data.task must name the Matbench task, as in --config.data.task=matbench_log_kvrh")
@@ -194,7 +216,10 @@ def target_names(config: ConfigDict) -> tuple[str, ...]:
 def units(config: ConfigDict) -> tuple[str, ...]:
     """Units of the targets: as given, or as the source knows them; empty strings where neither does."""
     known = sources.SOURCES[config.data.source].units
-    return _listed(config.data.unit) or tuple(known.get(name, "") for name in target_names(config))
+    given = config.data.unit
+    if "," in given:  # some of several may have none
+        return tuple(part.strip() for part in given.split(","))
+    return _listed(given) or tuple(known.get(name, "") for name in target_names(config))
 
 
 def learned(config: ConfigDict) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -471,6 +496,22 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = 
         elif left != right:
             found.append(f"{prefix}{key}: {left!r} -> {right!r}")
     return found
+
+
+def _check_tuple(name: str, value: Any) -> None:
+    """Raises ValueError unless it is a tuple as _TUPLES says, of numbers that are not negative."""
+    length, kind, what = _TUPLES[name]
+
+    def fits(one: Any) -> bool:
+        if kind is str:
+            return isinstance(one, str)
+        is_number = isinstance(one, int | kind) and not isinstance(one, bool)
+        return is_number and 0 <= one < math.inf
+
+    is_long = isinstance(value, tuple | list) and len(value) == (length or len(value))
+    if not is_long or not all(map(fits, value)):
+        number = f"{length} " if length else ""
+        raise ValueError(f"config.{name} must be a tuple of {number}{what}; got {value!r}")
 
 
 def _get(config: ConfigDict, name: str) -> Any:

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.data import batching, elements, sources
-from cgcnn_jax.data.crystal import Entry, Rejected
+from cgcnn_jax.data.crystal import Crystal, CrystalFile, Entry, Rejected
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.portion import Portion, build
 from cgcnn_jax.files import write_bytes
@@ -332,17 +332,18 @@ class Predictor(TablePredictor):
         for entries in portions(entries_of(structures)):
             portion = build(entries, self.featurizer)
             graphs = portion.store.graphs
-            seen, formulas = self.inspect_graphs(graphs), portion.store.formulas()
+            formulas = portion.store.formulas()
+            vectors = self.inspect_graphs(graphs).atoms if atoms else self.embed_graphs(graphs)[1]
             rows: list[list[Any]] = []
             for place, (id, row) in enumerate(zip(portion.ids, portion.rows(), strict=True)):
                 if row is None:
                     rows.append([id, *[None] * (len(columns) - 1 + len(names)), portion.reasons[place]])
                 elif not atoms:
-                    rows.append([id, formulas[row], *seen.crystals[row], ""])
+                    rows.append([id, formulas[row], *vectors[row], ""])
                 else:
                     for atom, node in enumerate(portion.store.nodes_of_atoms(row)):
                         element = elements.symbol(int(graphs.species[node]))
-                        rows.append([id, formulas[row], atom, element, *seen.atoms[node], ""])
+                        rows.append([id, formulas[row], atom, element, *vectors[node], ""])
             frames.append(pd.DataFrame(rows, columns=[*columns, *names, "reason"]))
         if not frames:
             return pd.DataFrame(columns=[*columns, *names, "reason"])
@@ -438,18 +439,38 @@ def describe(
 def entries_of(
     structures: "Iterable[Structure | str | Path] | Structure | str | Path",
 ) -> Iterable[Entry | Rejected]:
-    """Entries of pymatgen structures, or of paths that `read_input` takes; several or one.
+    """Entries of pymatgen structures, of paths that `read_input` takes, or of the library's own crystals; several or one.
 
     Raises:
-      ValueError: If there are both, or, when it is their turn, for what `read_input` does not read.
+      ValueError: If there are two kinds, or another, or, when it is their turn, for what `read_input` does not read.
     """
     # A structure is itself an iterable, of its sites.
-    is_one = isinstance(structures, str | Path) or hasattr(structures, "lattice")
+    is_one = isinstance(structures, str | Path | Crystal | CrystalFile) or hasattr(structures, "lattice")
     given: list[Any] = [structures] if is_one else list(structures)  # type: ignore[arg-type]
-    paths = [one for one in given if isinstance(one, str | Path)]
-    if paths and len(paths) < len(given):
+    kinds = [_kind_of(number, one) for number, one in enumerate(given)]
+    if len(set(kinds)) > 1:
         raise ValueError("give either structures or paths, not both at once")
-    return sources.read_inputs(paths) if paths else sources.read_structures(given)
+    match kinds[:1]:
+        case ["path"]:
+            return sources.read_inputs(given)
+        case ["entry"]:
+            return given
+        case _:
+            return sources.read_structures(given)
+
+
+def _kind_of(number: int, one: Any) -> str:
+    """Raises ValueError for what is neither a path, nor an entry, nor a pymatgen structure."""
+    if isinstance(one, str | Path):
+        return "path"
+    if isinstance(one, Crystal | CrystalFile):
+        return "entry"
+    if hasattr(one, "lattice"):
+        return "structure"
+    raise ValueError(
+        f"structure {number} is a {type(one).__module__}.{type(one).__name__}; give pymatgen structures or paths "
+        "(pymatgen.io.ase.AseAtomsAdaptor.get_structure makes one of an ase.Atoms)"
+    )
 
 
 def not_finite(id: str) -> str:

@@ -21,12 +21,17 @@ from cgcnn_jax.data.dataset import load
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import WholeShells
 from cgcnn_jax.data.sources import Request, read, read_input
-from cgcnn_jax.predict import Predictor
+from cgcnn_jax.predict import Predictor, entries_of
 from cgcnn_jax.report import finished
 from cgcnn_jax.screen.output import Output
 from cgcnn_jax.sweep.space import check_space
 from cgcnn_jax.workdir import Workdir
 from configs import base
+
+
+class Atoms:
+    """Of another library."""
+
 
 CUBE = [[4, 0, 0], [0, 4, 0], [0, 0, 4]]
 SALT = {"id": "salt", "lattice": CUBE, "species": ["Cs", "Cl"], "frac_coords": [[0, 0, 0], [0.5, 0.5, 0.5]]}
@@ -256,6 +261,26 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a basis that is too coarse": (
         config(bonds__spacing=9.0),
         "config.bonds.spacing must be below bonds.cutoff; got 9.0",
+    ),
+    "bonds beyond the farthest Gaussian": (
+        config(graph__cutoff=12.0),
+        "config.bonds.cutoff must be at least graph.cutoff, 12 Å, or longer bonds would look alike; got 8",
+    ),
+    "two ratios": (
+        config(split__ratios=(0.8, 0.2)),
+        "config.split.ratios must be a tuple of 3 shares of train, val and test; got (0.8, 0.2)",
+    ),
+    "milestones that are no epochs": (
+        config(optimizer__milestones=(0.5,)),
+        "config.optimizer.milestones must be a tuple of epochs; got (0.5,)",
+    ),
+    "momentum above one": (
+        config(optimizer__momentum=5.0),
+        "config.optimizer.momentum must be at least 0 and below 1; got 5.0",
+    ),
+    "atoms of ase": (
+        lambda folder: entries_of([Atoms()]),
+        "structure 0 is a tests.test_messages.Atoms; give pymatgen structures or paths (pymatgen.io.ase.AseAtomsAdaptor.get_structure makes one of an ase.Atoms)",
     ),
     "one class": (
         config(model__task="classification", model__num_classes=1),

@@ -404,11 +404,14 @@ def test_a_split_without_twins_says_so(config: ConfigDict, crystals_and_copies: 
     assert "no crystal of val or test has a twin in train" in text
 
 
-def test_twins_stay_in_one_split_where_that_is_asked_for(config: ConfigDict, crystals_and_copies: Dataset) -> None:
+@pytest.mark.parametrize("field", ["by_structure", "by_composition"])
+def test_twins_stay_in_one_split_where_that_is_asked_for(
+    config: ConfigDict, crystals_and_copies: Dataset, field: str
+) -> None:
     config = config.copy_and_resolve_references()
     divided = []
-    for by_structure in (False, True):
-        config.split.by_structure = by_structure
+    for together in (False, True):
+        config.split[field] = together
         for seed in range(20):
             config.split.seed = seed
             split = configs.build_split(config, crystals_and_copies)
@@ -418,8 +421,9 @@ def test_twins_stay_in_one_split_where_that_is_asked_for(config: ConfigDict, cry
     assert 20 < sum(divided[:20]) < 48 and sum(divided[20:]) == 0
 
 
-def test_other_splits_than_shuffles_cannot_keep_twins_together(config: ConfigDict) -> None:
+@pytest.mark.parametrize("field", ["by_structure", "by_composition"])
+def test_other_splits_than_shuffles_cannot_keep_twins_together(config: ConfigDict, field: str) -> None:
     config = config.copy_and_resolve_references()
-    config.split.by_structure, config.split.kind = True, "size"
-    with pytest.raises(ValueError, match=r"config\.split\.by_structure needs split\.kind ratio or k_fold; got size"):
+    config.split[field], config.split.kind = True, "size"
+    with pytest.raises(ValueError, match=rf"config\.split\.{field} needs split\.kind ratio or k_fold; got size"):
         configs.validate(config)

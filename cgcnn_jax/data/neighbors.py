@@ -84,7 +84,7 @@ class WholeShells:
             r = self.num_neighbors - np.bincount(edges.receivers, ~in_last, n_atom)
             share = np.divide(r, m, out=np.ones(n_atom), where=m > 0)
             edges = edges._replace(weights=np.where(in_last, share[edges.receivers], 1.0))
-        return _checked(crystal, edges, f"within {self.cutoff} Å; raise graph.cutoff")
+        return _checked(crystal, edges, f"within {self.cutoff} Å; raise graph.cutoff and bonds.cutoff")
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,11 @@ class NearestK:
             found = self.num_neighbors - int(missing[site])
             raise CrystalError(
                 f"{crystal.id}: site {site} ({elements.symbol(crystal.species[site])}) has {found or 'no'} neighbour"
-                f"{'' if found == 1 else 's'} within {self.cutoff} Å, not {self.num_neighbors}; raise graph.cutoff, take whole "
+                f"{'' if found == 1 else 's'} within {self.cutoff} Å, not {self.num_neighbors}; raise graph.cutoff and "
+                "bonds.cutoff, take whole "
                 "shells (graph.neighbors=shells), or leave the crystal out (data.on_error=skip)"
             )
-        return _checked(crystal, edges, f"within {self.cutoff} Å; raise graph.cutoff")
+        return _checked(crystal, edges, f"within {self.cutoff} Å; raise graph.cutoff and bonds.cutoff")
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Radius:
 
     def find(self, crystal: Crystal) -> Edges:
         edges = _sorted(_within(crystal, self.cutoff))
-        return _checked(crystal, edges, f"within {self.cutoff} Å; raise graph.cutoff")
+        return _checked(crystal, edges, f"within {self.cutoff} Å; raise graph.cutoff and bonds.cutoff")
 
 
 @dataclass(frozen=True)

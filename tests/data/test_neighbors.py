@@ -353,9 +353,12 @@ def test_an_atom_too_close_to_its_own_image_is_refused():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (WholeShells(), "within 8.0 Å; raise graph.cutoff or leave the crystal out"),
-        (NearestK(), "within 8.0 Å, not 12; raise graph.cutoff, take whole shells .* or leave the crystal out"),
-        (Radius(), "within 5.0 Å; raise graph.cutoff or leave the crystal out"),
+        (WholeShells(), "within 8.0 Å; raise graph.cutoff and bonds.cutoff or leave the crystal out"),
+        (
+            NearestK(),
+            "within 8.0 Å, not 12; raise graph.cutoff and bonds.cutoff, take whole shells .* or leave the crystal out",
+        ),
+        (Radius(), "within 5.0 Å; raise graph.cutoff and bonds.cutoff or leave the crystal out"),
         (VoronoiBonds(), "by the Voronoi rule; raise graph.bond_tolerance or leave the crystal out"),
     ],
     ids=lambda value: type(value).__name__,

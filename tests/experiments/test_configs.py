@@ -6,6 +6,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
+from cgcnn_jax.data.featurize import Featurizer
+from cgcnn_jax.data.neighbors import NearestK, Radius, VoronoiBonds, WholeShells
+from cgcnn_jax.nn.basis import BinnedBasis, GaussianBasis, ReciprocalBasis
+from cgcnn_jax.nn.ops import PRECISIONS
 from configs import base
 from tests.experiments.runs import ROOT, Run
 
@@ -43,6 +47,51 @@ def test_configuration_is_valid_given_data_and_survives_json(name: str, preset: 
     configs.validate(config)
     plain = configs.to_dict(config)
     assert configs.differences(plain, configs.to_dict(configs.from_dict(plain))) == []
+
+
+def test_fields_mean_what_they_are_called() -> None:
+    config = base.get_config()
+    config.data.source, config.data.path, config.data.target = "jsonl", "somewhere", "y"
+    graph, bonds, optimizer = config.graph, config.bonds, config.optimizer
+    table = configs.build_atom_table(config)
+    graph.num_neighbors, graph.cutoff, graph.shell_tolerance, graph.bond_tolerance = 7, 5.0, 0.3, 0.7
+    graph.quotient, graph.quotient_tolerance, graph.share_last_shell = True, 0.01, True
+    rules = {
+        "shells": WholeShells(num_neighbors=7, cutoff=5.0, tolerance=0.3, share_last=True),
+        "nearest": NearestK(num_neighbors=7, cutoff=5.0, published_padding=False),
+        "radius": Radius(cutoff=5.0),
+        "voronoi": VoronoiBonds(cutoff=5.0, tolerance=0.7),
+    }
+    for graph.neighbors, rule in rules.items():
+        assert configs.build_featurizer(config, table) == Featurizer(rule, True, 0.01, tuple(range(1, 104)))
+    graph.neighbors, graph.fidelity, graph.quotient = "nearest", "published", False
+    rule = NearestK(num_neighbors=7, cutoff=5.0, published_padding=True)
+    assert configs.build_featurizer(config, table) == Featurizer(rule, False, 0.01, tuple(range(1, 104)))
+
+    bonds.cutoff, bonds.spacing, bonds.low, bonds.high, bonds.num_bins, bonds.num_gaussians = 6.0, 0.5, 0.4, 5.5, 9, 31
+    bases = {
+        "gaussian": GaussianBasis(cutoff=6.0, spacing=0.5),
+        "reciprocal": ReciprocalBasis(shortest=0.4, cutoff=6.0, num_gaussians=31),
+        "bins": BinnedBasis(low=0.4, high=5.5, num_bins=9),
+    }
+    config.model.precision = "bfloat16" if "bfloat16" in PRECISIONS else PRECISIONS[-1]
+    for bonds.basis, basis in bases.items():
+        model = configs.build_model(config, table.shape, 1)
+        assert model.basis == basis and model.precision == config.model.precision
+
+    optimizer.name, optimizer.momentum, optimizer.milestones, optimizer.factor = "sgd", 0.7, (3, 5), 0.2
+    settings = configs.build_optimizer_settings(config)
+    assert (settings.name, settings.momentum, settings.milestones, settings.factor) == ("sgd", 0.7, (3, 5), 0.2)
+
+
+def test_one_of_several_properties_may_have_no_unit() -> None:
+    config = base.get_config()
+    config.data.source, config.data.path = "jsonl", "somewhere"
+    config.data.target, config.data.unit = "band_gap,n", "eV,"
+    configs.validate(config)
+    assert configs.units(config) == ("eV", "")
+    assert configs.units(configs.from_dict(configs.to_dict(config))) == ("eV", "")
+    assert configs.learned(config) == (("band_gap", "n"), ("eV", ""))
 
 
 @pytest.mark.parametrize("name", PROPERTIES)

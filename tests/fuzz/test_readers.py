@@ -282,15 +282,31 @@ FIELDS = sorted(
 
 
 @quick
-@given(name=st.sampled_from(FIELDS), number=st.floats() | st.integers(-(10**9), 10**9), text=st.text(max_size=9))
-def test_any_value_in_a_configuration_is_valid_or_an_error_that_names_a_field(name, number, text):
+@given(
+    name=st.sampled_from(FIELDS),
+    number=st.floats() | st.integers(-(10**9), 10**9),
+    text=st.text(max_size=9),
+    several=st.lists(st.floats() | st.integers(-9, 9) | st.text(max_size=3), max_size=4),
+    patience=st.integers(0, 1),
+    kind=st.sampled_from(["ratio", "size", "files", "k_fold"]),
+)
+def test_any_value_in_a_configuration_is_valid_or_an_error_that_names_a_field(
+    name, number, text, several, patience, kind
+):
     config = base.get_config()
+    config.train.patience, config.split.kind = patience, kind
     group, field = name.split(".")
     old = config[group][field]
     with config.unlocked():
         try:
             config[group][field] = (
-                text if isinstance(old, str) else type(old)(number) if isinstance(old, int | float) else old
+                text
+                if isinstance(old, str)
+                else tuple(several)
+                if isinstance(old, tuple)
+                else number
+                if old is None
+                else type(old)(number)
             )
         except (TypeError, ValueError, OverflowError):
             return  # config_flags says so
