@@ -148,6 +148,8 @@ class Crystal:
         Raises:
           CrystalError: If a site is partially occupied or shared, or holds an element without features.
         """
+        if problem := not_periodic(structure.lattice.pbc):
+            raise CrystalError(f"{id}: {problem}")
         species = []
         for number, site in enumerate(structure):
             occupancy = sum(site.species.values())
@@ -240,6 +242,15 @@ def pymatgen_version() -> str:
     from importlib import metadata
 
     return metadata.version("pymatgen")
+
+
+def not_periodic(pbc: Sequence[bool]) -> str:
+    """Why a structure that repeats along these axes is no crystal; empty if it is one."""
+    axes = [name for name, periodic in zip("abc", pbc, strict=True) if periodic]
+    if len(axes) == 3:
+        return ""
+    reason = f"periodic along {' and '.join(axes)} only" if axes else "not periodic"
+    return f"{reason}; a crystal repeats in all three directions (pbc)"
 
 
 def as_number(value: Any) -> float:

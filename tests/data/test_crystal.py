@@ -73,6 +73,15 @@ def test_partial_occupancy_is_refused_and_names_the_site():
         Crystal.from_structure("x", mixed)
 
 
+def test_what_repeats_in_two_directions_is_no_crystal(rock_salt):
+    whole = rock_salt.to_structure()
+    slab = Structure(Lattice(whole.lattice.matrix, pbc=(True, True, False)), whole.species, whole.frac_coords)
+    with pytest.raises(
+        CrystalError, match=r"^s: periodic along a and b only; a crystal repeats in all three directions"
+    ):
+        Crystal.from_structure("s", slab)
+
+
 def test_oxidation_states_are_ignored():
     structure = Structure(Lattice.cubic(4.0), ["Cs+", "Cl-"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     np.testing.assert_array_equal(Crystal.from_structure("x", structure).species, [55, 17])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected
+from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected, not_periodic
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -131,10 +131,8 @@ def _energies(energy: Any, n_atom: int) -> dict[str, Any]:
 
 def _crystal(where: str, atoms: "Atoms", known: Mapping[str, Any]) -> Crystal | Rejected:
     id = str(known.get("id", where))
-    if not atoms.pbc.all():
-        axes = [name for name, periodic in zip("abc", atoms.pbc, strict=True) if periodic]
-        reason = f"periodic along {' and '.join(axes)} only" if axes else "not periodic"
-        return Rejected(id, f"{id}: {reason}; a crystal repeats in all three directions (pbc)")
+    if problem := not_periodic(atoms.pbc):
+        return Rejected(id, f"{id}: {problem}")
     targets = {key: number for key, value in known.items() if (number := _number(value)) is not None}
     # Sites of several elements go where others have one, for Crystal to refuse them.
     species: list[Any] = _shared_sites(known) or atoms.numbers.tolist()

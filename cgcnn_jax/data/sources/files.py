@@ -149,25 +149,28 @@ def _read_document(path: Path) -> "Structure":
     return Structure.from_dict({"lattice": document["lattice"], "sites": sites})
 
 
-def _walk(folder: Path) -> Iterator[Path | Rejected]:
-    """Structure files of a folder and those below it, in the order of their paths; one folder's names in memory."""
+def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path | Rejected]:
+    """Structure files of a folder and those below it, in the order of their paths; one folder's names in memory.
+
+    Links are followed, but for one to a folder that it lies in (`above`), which would have no end.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
     try:
         with os.scandir(folder) as found:
-            names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
+            names = sorted((entry.name, entry.is_dir()) for entry in found)
     except PermissionError as error:
         yield Rejected(str(folder), f"{folder}: cannot be listed ({error.strerror})")
         return
     for name, is_folder in names:
         path = folder / name
         if is_folder:
-            yield from _walk(path)
-        elif _is_structure(path):
-            yield path
-
-
-def _is_structure(path: Path) -> bool:
-    # POSCAR* and CONTCAR*, as pymatgen itself tells them.
-    return (_plain(path).suffix.lower() in _SUFFIXES or path.name.startswith(_NAMES)) and path.is_file()
+            yield from _walk(path, (*above, real))
+        # POSCAR* and CONTCAR*, as pymatgen itself tells them.
+        elif _plain(path).suffix.lower() in _SUFFIXES or path.name.startswith(_NAMES):
+            what = "a link that leads nowhere" if path.is_symlink() else "no file"
+            yield path if path.is_file() else Rejected(printable(str(path)), f"{printable(str(path))}: {what}")
 
 
 def _id_of(path: Path) -> str:

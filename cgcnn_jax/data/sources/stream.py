@@ -74,10 +74,15 @@ class _Reader:
         """Items of the list in a member, or of the list that is the document; then reads on to the end."""
         if self.find(member) if member else self._next() == "[":
             self._take("[")
-            if self._next() != "]":
+            if self._next() == "]":
+                self._take("]")
+            else:
                 yield self.value()
                 while self._take(",]") == ",":
                     yield self.value()
+            # As where two files were joined; the rest would be lost.
+            if not member and (after := self._next()):
+                raise _NotJsonError(f"{after} follows the list that the document is")
         # The checksum of a compressed file stands at its end.
         while self._text.read(_BLOCK):
             pass

@@ -50,6 +50,22 @@ def test_formats_and_ids(tmp_path, texts, cesium_chloride, name, kind, id):
     np.testing.assert_allclose(crystal.lattice, cesium_chloride.lattice, atol=1e-5)
 
 
+def test_links_are_followed_and_those_that_lead_nowhere_told(tmp_path, texts):
+    for name in ("in/a.cif", "elsewhere/b.cif"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(texts["cif"])
+    for link, target in (
+        ("in/linked", "elsewhere"),
+        ("in/c.cif", "elsewhere/b.cif"),
+        ("elsewhere/up", "in"),
+        ("in/d.cif", "gone"),
+    ):
+        (tmp_path / link).symlink_to(tmp_path / target)
+    *found, lost = sorted(read_files([tmp_path / "in"]), key=lambda entry: isinstance(entry, Rejected))
+    assert [entry.id for entry in found] == ["a", "c", "linked/b"]
+    assert lost.reason == f"{tmp_path}/in/d.cif: a link that leads nowhere"
+
+
 def test_folders_are_read_with_subfolders_in_the_order_of_names(tmp_path, texts):
     for name in ("b.cif", "a/POSCAR", "a/x.cif", "c/d/y.vasp"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

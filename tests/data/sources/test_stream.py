@@ -83,6 +83,8 @@ def test_nan_is_read_as_python_writes_it(tmp_path):
         ("[1, 2", r"record 1 \(the end follows a value\)"),
         ("[1, 2 3]", r"record 2 \(, or \] should stand where 3\)"),
         ("[1, {'a': 2}]", r"record 1 \(Expecting property name"),
+        ("[1, 2]\n[3]", r"record 2 \(\[ follows the list"),
+        ("[] 1", r"record 0 \(1 follows the list"),
         ("<html>moved</html>", "record 0"),
     ],
 )
