@@ -15,7 +15,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from cgcnn_jax.files import write_text
 
@@ -227,18 +226,6 @@ def with_property(features: np.ndarray, new: Property, values: Mapping[str, Valu
             rule = f"bounds {new.bounds}{' of the logarithm' if new.log else ''}" if new.bounds else new.choices
             raise ValueError(f"{new.name}: {value!r} of {name} is outside {rule}; widen the property or leave it out")
     return np.concatenate([features, new.encode(values, len(features))], axis=1)
-
-
-def check_species(species: ArrayLike, features: np.ndarray) -> None:
-    """Raises ValueError for atomic numbers without features: those beyond the table and those whose row is zero."""
-    known = np.flatnonzero(features.any(axis=1))
-    missing = np.setdiff1d(species, known)
-    if len(missing):
-        names = ", ".join(symbol(int(z)) if 1 <= z <= len(SYMBOLS) else f"atomic number {z}" for z in missing)
-        raise ValueError(
-            f"no atom features for {names}; the table covers {len(known)} elements. "
-            "Leave these crystals out, or give a table with the missing elements (elements.read_atom_init)"
-        )
 
 
 def read_atom_init(path: str | Path) -> np.ndarray:

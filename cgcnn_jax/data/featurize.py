@@ -44,8 +44,9 @@ class Featurizer:
         if self.known_species is not None:
             unknown = np.setdiff1d(crystal.species, self.known_species)
             if len(unknown):
+                names = ", ".join(elements.symbol(number) for number in unknown.tolist())
                 raise CrystalError(
-                    f"{crystal.id}: no atom features for {elements.symbol(int(unknown[0]))}; leave the crystal out or "
+                    f"{crystal.id}: no atom features for {names}; leave the crystal out or "
                     "give a table that has it (atoms.table)"
                 )
         edges = self.neighbors.find(crystal)

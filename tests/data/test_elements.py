@@ -217,12 +217,6 @@ def test_unknown_atomic_numbers_are_refused(z):
         elements.symbol(z)
 
 
-def test_species_without_features_are_named():
-    elements.check_species([1, 103, 1], elements.atom_features())
-    with pytest.raises(ValueError, match=r"no atom features for atomic number 0, atomic number 104; .* 103 elements"):
-        elements.check_species(np.array([104, 1, 0]), elements.atom_features())
-
-
 def test_atom_init_is_read_and_its_gaps_count_as_unknown(tmp_path):
     path = tmp_path / "atom_init.json"
     path.write_text('{"8": [0, 0.5], "1": [1, 0]}')
@@ -230,9 +224,6 @@ def test_atom_init_is_read_and_its_gaps_count_as_unknown(tmp_path):
     assert features.dtype == np.float32
     np.testing.assert_array_equal(features[[0, 1, 2, 8]], [[0, 0], [1, 0], [0, 0], [0, 0.5]])
     assert features.shape == (9, 2)
-    elements.check_species([1, 8], features)
-    with pytest.raises(ValueError, match="no atom features for He, Na; the table covers 2 elements"):
-        elements.check_species([1, 2, 11], features)
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,10 @@ def test_rock_salt_in_numbers(rock_salt):
 
 
 def test_an_element_without_features_is_refused(rock_salt):
-    with pytest.raises(CrystalError, match=re.escape("NaCl: no atom features for Cl; leave the crystal out or give")):
-        Featurizer(known_species=(11,))(rock_salt)
+    with pytest.raises(
+        CrystalError, match=re.escape("NaCl: no atom features for Na, Cl; leave the crystal out or give")
+    ):
+        Featurizer(known_species=(1, 8))(rock_salt)
     Featurizer(known_species=(11, 17))(rock_salt)
 
 
