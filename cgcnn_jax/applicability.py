@@ -236,11 +236,16 @@ class Applicability:
                 reasons[crystal].append(f"{_names(first, second)} are neighbours in no training crystal")
 
         def tell(is_odd: np.ndarray, worst: np.ufunc, how: str, limits: np.ndarray) -> None:
-            for crystal, pair in _unique(edge_owner, pairs, is_known & is_odd):
-                length = worst.reduce(graphs.distances[is_odd & (edge_owner == crystal) & (pairs == pair)])
-                limit = limits[known == pair][0]
+            odd = np.flatnonzero(is_known & is_odd)
+            keys, first, group = np.unique(
+                edge_owner[odd] * _BASE**2 + pairs[odd], return_index=True, return_inverse=True
+            )
+            lengths = graphs.distances[odd[first]]
+            worst.at(lengths, group, graphs.distances[odd])
+            for key, edge, length in zip(keys.tolist(), odd[first].tolist(), lengths.tolist(), strict=True):
+                crystal, pair = divmod(key, _BASE**2)
                 reasons[crystal].append(
-                    f"{_names(*divmod(pair, _BASE))} are {length:.2f} Å apart{how} {limit:.2f} Å in training"
+                    f"{_names(*divmod(pair, _BASE))} are {length:.2f} Å apart{how} {limits[place[edge]]:.2f} Å in training"
                 )
 
         tell(graphs.distances < self.shortest[place] - MARGIN, np.minimum, ", at least", self.shortest)
