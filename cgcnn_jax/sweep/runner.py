@@ -121,6 +121,7 @@ def _train_all(
                 return
             chosen = [trials[number] for number in begun or left]
             crystals = crystals_of(chosen[0].config)
+            crystals_of.tell(chosen[0].config)
             if begun or (population > 1 and fits_together(chosen[0].config, crystals)):
                 is_finished = _train_together(chosen, folder, crystals, parallel, watcher, command)
             else:
@@ -196,25 +197,36 @@ def _train_together(
     return True
 
 
+_NOT_READ = ("fold", "unit", "cache", "workers", "wanted")  # fields of config.data that change no crystal
+
+
 class Crystals:
     """Loads crystals when a trial wants others than the one before."""
 
     def __init__(self, load: Load, watcher: Watcher) -> None:
         self._load, self._watcher = load, watcher
-        self._key = ""
+        self._key = self._told = ""
         self._crystals: Dataset | None = None
 
     def __call__(self, config: ConfigDict) -> Dataset:
         plain = configs.to_dict(config)
         table = configs.build_atom_table(config)
+        read = {name: value for name, value in plain["data"].items() if name not in _NOT_READ}
         # Of the element table, the data depend only on which elements it knows.
-        key = json.dumps([plain["data"], plain["graph"], np.flatnonzero(table.any(axis=1)).tolist()])
+        key = json.dumps([read, plain["graph"], np.flatnonzero(table.any(axis=1)).tolist()])
         if self._crystals is None or key != self._key:
+            self._crystals = None  # before others need memory
             self._key, self._crystals = key, self._load(config, table)
+        return self._crystals
+
+    def tell(self, config: ConfigDict) -> None:
+        """Says what to know of the crystals that were loaded, once. Raises ValueError if the split cannot be made."""
+        assert self._crystals is not None
+        if self._told != self._key:
             split = configs.build_split(config, self._crystals)
             for line in facts(config, self._crystals, split, duplicates.find(self._crystals.fingerprints, split)):
                 self._watcher.message(line)
-        return self._crystals
+            self._told = self._key
 
 
 def _groups(trials: Sequence[Trial], begun: Mapping[int, Sequence[int]], size: int) -> list[list[int]]:

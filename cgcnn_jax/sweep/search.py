@@ -166,6 +166,7 @@ def _prepared(config: ConfigDict, number: int, overrides: Overrides, crystals_of
     with _blaming(number, overrides, bool(changed & {"data", "split"})):
         if not len(configs.build_split(trial.config, crystals)["val"]):
             raise ValueError("a search chooses by the validation error, and config.split leaves val empty")
+        crystals_of.tell(trial.config)
     return trial, crystals
 
 

@@ -239,6 +239,27 @@ def test_a_pruned_trial_may_have_had_no_finite_error(tmp_path):
     assert (record["val_error"], record["best_epoch"], record["epochs"]) == (0.5, 1, 4)
 
 
+def test_folds_of_one_set_load_it_once():
+    loaded, said = [], []
+
+    class Told(SweepWatcher):
+        def message(self, text):
+            said.append(text)
+
+    def counting(own, table):
+        loaded.append(own.data.target)
+        return load(own, table)
+
+    crystals_of = runner.Crystals(counting, Told())
+    for fold, unit, target in ((0, "", "Z"), (1, "", "Z"), (1, "u", "Z"), (0, "", "N")):
+        own = config()
+        own.data.fold, own.data.unit, own.data.target = fold, unit, target
+        crystals_of(own)
+        crystals_of.tell(own)
+    assert loaded == ["Z", "N"]
+    assert sum(text.startswith("30 crystals (0 left out)") for text in said) == 2
+
+
 def test_streamed_crystals_make_no_population():
     crystals = load(config(), configs.build_atom_table(config()))
     own = config()

@@ -219,6 +219,21 @@ def test_data_that_no_trial_can_use_are_told_at_once(quick, tmp_path):
     assert set(table["status"][table["graph.cutoff"] == 8.0]) == {"finished"}
 
 
+def test_a_split_that_a_trial_chose_fails_by_itself(quick, tmp_path):
+    # The first of all to load crystals, too: a hundredth of 30 is none.
+    for number, ratios in enumerate([[(0.98, 0.01, 0.01)], [(0.98, 0.01, 0.01), (0.6, 0.2, 0.2)]]):
+        place = tmp_path / str(number)
+        space = {**WIDE, "split.ratios": ratios}
+        if number:
+            assert run_search(config(), space, place, 8, data=load)
+        else:
+            with pytest.raises(ValueError, match="none of 2 trials can be trained"):
+                run_search(config(), space, place, 2, data=load)
+    table = pd.read_csv(place / "results.csv")
+    assert set(table["status"]) == {"failed", "finished"}
+    assert table["reason"].dropna().str.contains("too few for split.ratios").all()
+
+
 def test_nothing_to_validate_on_and_no_trial_are_refused(quick, tmp_path):
     own = config()
     own.split.ratios = (0.8, 0.0, 0.2)
