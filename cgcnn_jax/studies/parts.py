@@ -1,7 +1,6 @@
 """The figures and tables of the paper, each made from results; what the data cannot give says why."""
 
 import csv
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cgcnn_jax import config as configs
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import WholeShells
@@ -255,8 +255,10 @@ def _hyperparameters(results: Results, entry: Entry) -> Entry:
 
 def _unit_of(trials: Path) -> str:
     """That of the errors, where a sweep's configuration lies beside its table."""
-    file = trials.parent / "sweep.json"
-    return json.loads(file.read_text())["config"]["data"]["unit"] if file.exists() else ""
+    if not (trials.parent / "sweep.json").exists():
+        return ""
+    stored = Workdir(trials.parent).read_json("sweep.json").get("config", {})
+    return next(iter(configs.learned(configs.from_dict(stored))[1]), "")
 
 
 def _perovskite_parity(model: str, published: float) -> Callable[[Results, Entry], Entry]:

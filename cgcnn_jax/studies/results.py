@@ -1,5 +1,6 @@
 """What the runs of `studies.properties` reached, for figures, tables and the sentences beside them."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,12 +95,12 @@ def crossing(series: "Mapping[str, Sequence[Point]]", band: tuple[float, float] 
         return ""
     sentences = []
     for convolution, points in series.items():
-        below = sorted(one.n_train for one in points if one.error < band[1])
-        sentences.append(
-            f"{convolution} is below {band[1]:g} {unit} from {below[0]:,} crystals on"
-            if below
-            else f"{convolution} does not come below {band[1]:g} {unit}"
-        )
+        by_size = sorted(points, key=lambda one: -one.n_train)
+        below = [*itertools.takewhile(lambda one: one.error < band[1], by_size)]
+        if below:
+            sentences.append(f"{convolution} is below {band[1]:g} {unit} from {below[-1].n_train:,} crystals on")
+        else:
+            sentences.append(f"{convolution} does not end below {band[1]:g} {unit}")
     return "The band is DFT against experiment as the paper quotes it: " + ", ".join(sentences) + "."
 
 

@@ -9,16 +9,20 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from cgcnn_jax import config as configs
 from cgcnn_jax.data import dataset
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.featurize import Featurizer
+from cgcnn_jax.report.convergence import Point
 from cgcnn_jax.run import Watcher
 from cgcnn_jax.studies import drawing
 from cgcnn_jax.studies.paper import find_jobs, find_parts, make
 from cgcnn_jax.studies.parts import PARTS, _unit_of
 from cgcnn_jax.studies.properties import SIZES, PropertyStudy, Unavailable
-from cgcnn_jax.studies.results import Results
+from cgcnn_jax.studies.results import Results, crossing
+from cgcnn_jax.sweep.folder import SweepFolder
 from cgcnn_jax.workdir import Workdir
+from configs import bulk_modulus
 from tests.studies.paper_data import config_of, write_data
 
 pytestmark = pytest.mark.usefixtures("quicker_compiling")
@@ -234,8 +238,13 @@ def test_trials_are_drawn_where_there_are_some(data: Path, tmp_path: Path) -> No
     assert (tmp_path / "figure_s3.png").exists()
     assert "Validation error of the 3 trials of results.csv" in (tmp_path / "index.md").read_text()
     assert _unit_of(results.trials) == ""
-    (tmp_path / "sweep.json").write_text('{"config": {"data": {"unit": "eV/atom"}}}')
-    assert _unit_of(results.trials) == "eV/atom"
+    stored = SweepFolder(tmp_path)
+    stored.claim(configs.to_dict(bulk_modulus.get_config()), {"trials": []})
+    assert _unit_of(results.trials) == "log10(GPa)"  # what is learned, of labels in GPa
+    (tmp_path / "sweep.json").write_text("{}")
+    assert make(results, ["figure_s3"])
+    assert "not a configuration" in (tmp_path / "index.md").read_text()
+    (tmp_path / "sweep.json").unlink()
     results.trials.write_text("trial\n1\n")
     assert make(results, ["figure_s3"])
     assert "no column 'val_mae'" in (tmp_path / "index.md").read_text()
@@ -255,6 +264,21 @@ def test_a_failed_run_leaves_a_reason(data: Path, tmp_path: Path, finished: Path
     assert "Formation energy, Eq. 4: the run formation_energy/sum_48 failed: loss is nan" in page
     with pytest.raises(Unavailable, match="failed: loss is nan"):
         results.largest("formation_energy", "sum")
+
+
+def test_a_network_is_below_the_band_from_where_it_stays_below() -> None:
+    errors = {
+        "stays": [0.3, 0.13, 0.12],
+        "comes back": [0.3, 0.13, 0.2],
+        "dips": [0.1, 0.2, 0.13],
+    }
+    series = {
+        name: [Point(n, e) for n, e in zip((100, 1000, 8000), some, strict=True)] for name, some in errors.items()
+    }
+    assert crossing(series, (0.08, 0.136), "eV/atom") == (
+        "The band is DFT against experiment as the paper quotes it: stays is below 0.136 eV/atom from 1,000 crystals on, "
+        "comes back does not end below 0.136 eV/atom, dips is below 0.136 eV/atom from 8,000 crystals on."
+    )
 
 
 def test_parts_are_found_by_name_in_the_papers_order() -> None:
