@@ -86,7 +86,7 @@ def _variables_of_init_from(
     # Of the quotient predictions do not depend.
     old, new = (
         {"graph": {key: value for key, value in one["graph"].items() if not key.startswith("quotient")}}
-        for one in (start.about["config"], configs.to_dict(config))
+        for one in (configs.upgraded(start.about["config"]), configs.to_dict(config))
     )
     other = configs.differences(old, new)
     variables = start.variables_for(model, atom_table, scaler)

@@ -23,7 +23,7 @@ from cgcnn_jax.applicability import Applicability
 from cgcnn_jax.data import dataset
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.dataset import Dataset
-from cgcnn_jax.data.splits import NAMES, Split
+from cgcnn_jax.data.splits import NAMES, Split, are_folds
 from cgcnn_jax.nn.model import count_parameters
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.preparation import Setup, check_data, facts, prepare
@@ -281,6 +281,7 @@ def judge(
                 "best_epoch": int(fitted.state.best_epoch),
                 "parameters": count_parameters(setup.variables),
                 "crystals": _counts(crystals, split),
+                "split_is_fold": are_folds(crystals.source_split),
                 "twins_in_train": {name: setup.twins.n_of(name) for name in NAMES[1:]},
                 # Of this session; epochs before a stop are in the sum of all.
                 "seconds": seconds,

@@ -146,8 +146,9 @@ def _split(run: FinishedRun) -> str:
         case "files":
             text = "files of ids"
         case _:
-            # Of the sources Matbench alone has tasks with folds.
-            text = "the data's own" + (f", fold {fold}" if run.config["data"]["source"] == "matbench" else "")
+            # Runs of earlier versions do not say; Matbench's have folds.
+            is_fold = run.summary.get("split_is_fold", run.config["data"]["source"] == "matbench")
+            text = "the data's own" + f", fold {fold}" * is_fold
     if split["by_composition"]:
         return text + ", no composition in two parts"
     return text + ", no twins in two parts" * bool(split.get("by_structure"))

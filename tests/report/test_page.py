@@ -1,3 +1,4 @@
+import json
 import math
 from collections.abc import Mapping
 from html.parser import HTMLParser
@@ -100,6 +101,15 @@ def test_what_a_run_of_an_earlier_version_lacks_is_said(tmp_path: Path) -> None:
     # A trial or a fold of this version has none either.
     assert "old has no distances to the training data: experiments.train computes them with its report" in text
     assert "not recorded" in text
+
+
+def test_the_page_says_which_fold_of_the_data_was_the_test(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", *regression())
+    config = json.loads((folder / "config.json").read_text())
+    edit_json(folder / "config.json", data=config["data"] | {"fold": 3}, split=config["split"] | {"kind": "source"})
+    assert "the data's own, fold 3" not in read(folder).text
+    edit_json(folder / "summary.json", split_is_fold=True)
+    assert "the data's own, fold 3" in read(folder).text
 
 
 @pytest.mark.parametrize("n", [1, 2])
