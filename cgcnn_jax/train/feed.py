@@ -1,5 +1,6 @@
 """Feeds: how crystals get to the devices, all at once or as a stream of batches."""
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
@@ -139,11 +140,11 @@ class StreamFeed:
 
 
 def fits_device(graphs: CrystalGraphs) -> bool:
-    """Whether a set is small against the memory of this process's first device, as far as that is known.
+    """Whether a set is small against the memory of this process's first device, a CPU's being the machine's.
 
     One of 2^31 edges is not, whatever the memory: devices count in 32 bits.
     """
     stats = jax.local_devices()[0].memory_stats() or {}
-    limit = stats.get("bytes_limit")
+    limit = stats.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     is_counted = max(len(graphs.species), len(graphs.distances)) < 2**31
-    return is_counted and (limit is None or sum(array.nbytes for array in graphs) < _SHARE * limit)
+    return is_counted and sum(array.nbytes for array in graphs) < _SHARE * limit

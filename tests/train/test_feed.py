@@ -62,6 +62,9 @@ def test_auto_streams_what_is_large_against_the_device(make_problem, feeds, monk
         with monkeypatch.context() as patch:
             patch.setattr(jax, "local_devices", lambda limit=limit: [Device(limit)])
             assert fits_device(graphs) is expected
+    with monkeypatch.context() as patch:  # a CPU tells no limit; it has the machine's memory
+        patch.setattr("cgcnn_jax.train.feed.os.sysconf", lambda name: 2 * size if name == "SC_PHYS_PAGES" else 1)
+        assert not fits_device(graphs)
     # A view of one number 2^31 times: indices of so many edges have no room in 32 bits.
     assert not fits_device(graphs._replace(distances=np.broadcast_to(np.float32(1), 2**31)))
     monkeypatch.setattr("cgcnn_jax.train.loop.fits_device", lambda graphs: False)
