@@ -24,6 +24,7 @@ NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "How many processes tra
 PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Which of them this one is, from 0; with --coordinator.")
 
 _JOIN_SECONDS = 300  # for all processes to be there
+_SAY_SECONDS = 5  # for whoever calls process 0 to say who it is; the others wait meanwhile
 _LEAVE_SECONDS = 3600  # for process 0 to judge and write while the others have nothing left to do
 _HEARTBEAT_SECONDS = 20  # after which jax ends all processes, if one of them lives but does not answer
 _GRACE_SECONDS = 3.0  # for a process with an error to learn that the error is the loss of another
@@ -109,13 +110,23 @@ class Watch:
         with socket.create_server(("", 0), backlog=num_processes) as server:
             token = secrets.token_hex(8)
             _from_first(f"{socket.gethostname()} {server.getsockname()[1]} {token}")
-            server.settimeout(_JOIN_SECONDS)
+            deadline = time.monotonic() + _JOIN_SECONDS
             while len(self._lines) < num_processes - 1:
-                line, _ = server.accept()
-                said = _read_line(line).split()
+                server.settimeout(max(deadline - time.monotonic(), 0.1))
+                try:
+                    line, _ = server.accept()
+                except TimeoutError as error:
+                    absent = ", ".join(str(n) for n in range(1, num_processes) if n not in self._lines)
+                    raise TimeoutError(
+                        f"process {absent} did not call {socket.gethostname()}:{server.getsockname()[1]} within "
+                        f"{_JOIN_SECONDS} s; see whether a firewall keeps the hosts apart"
+                    ) from error
                 # Anything may knock at a port.
+                said = _read_line(line).split()
                 if len(said) == 3 and said[0] == token:
                     self._lines[int(said[1])], self._names[int(said[1])] = line, said[2]
+                else:
+                    line.close()
         for line in self._lines.values():
             _keep_alive(line)
 
@@ -213,11 +224,14 @@ def _from_first(text: str) -> str:
 
 
 def _read_line(line: socket.socket) -> str:
-    line.settimeout(_JOIN_SECONDS)
-    said = b""
-    while not said.endswith(b"\n") and (more := line.recv(1)):
-        said += more
-    return said.decode(errors="replace")
+    """What the other end says first, at most 300 characters; nothing if it hangs up or says nothing."""
+    line.settimeout(_SAY_SECONDS)
+    try:
+        # Without a buffer, which would swallow what it says later.
+        with line.makefile("rb", buffering=0) as said:
+            return said.readline(300).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _keep_alive(line: socket.socket) -> None:

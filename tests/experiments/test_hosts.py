@@ -2,12 +2,15 @@
 
 import json
 import os
+import queue
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -153,6 +156,31 @@ def test_a_signal_to_one_process_saves_and_stops_both(start: Start, cif_folder: 
 
 
 @pytest.mark.slow
+def test_strangers_at_the_port_neither_end_the_first_process_nor_join_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: queue.Queue[str] = queue.Queue()
+    monkeypatch.setattr(hosts, "_from_first", said.put)
+    monkeypatch.setattr(hosts, "_SAY_SECONDS", 0.2)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(hosts.Watch, 0, 2)
+        _, port, token = said.get(timeout=10).split()
+        one, two, three, member = (socket.create_connection(("localhost", int(port))) for _ in range(4))
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        one.close()  # with a reset
+        three.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        member.sendall(f"{token} 1 elsewhere\n".encode())
+        assert first.result(timeout=10)._names == {1: "elsewhere"}
+        assert two.recv(1) == three.recv(1) == b""  # hung up on
+        first.result().tell(b"finished")
+        assert member.recv(100) == b"finished\n"
+
+
+def test_processes_that_do_not_call_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_from_first", lambda text: text)
+    monkeypatch.setattr(hosts, "_JOIN_SECONDS", 0.2)
+    with pytest.raises(TimeoutError, match=r"process 1, 2 did not call .*:\d+ within 0\.2 s"):
+        hosts.Watch(0, 3)
+
+
 def test_an_error_of_one_process_is_told_by_both(start: Start, cif_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     processes = start(*directory_flags(cif_folder), *TINY, f"--workdir={tmp_path / 'file'}")
