@@ -314,7 +314,10 @@ class Record:
         """The measurements of a case; {"problem": ...} where there are none."""
         key = f"{self._context} {json.dumps(asdict(case))}"
         if key not in self._all:
-            self._all[key] = _in_a_process(case, self._data, self._folder)
+            found = _in_a_process(case, self._data, self._folder)
+            if "problem" in found:  # the next call may have more time or memory
+                return found
+            self._all[key] = found
             write_text(self._path, json.dumps(self._all, indent=1))
         return self._all[key]
 

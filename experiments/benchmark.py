@@ -5,13 +5,12 @@ python -m experiments.benchmark --suite=matbench --tasks=matbench_phonons,matben
 python -m experiments.benchmark --table --workdir=DIR --data=DATA [--contributions=CONTRIBUTIONS]
 
 The crystals are the official files that experiments.fetch has brought, or JSON lines in DATA. Every fold is a run of
-experiments.train in DIR/TASK/fold_K; the same command goes on where it was stopped (exit status 75) and repeats
-nothing. DIR/TASK/record.json has the errors of a task, DIR/table.md all tasks beside the published errors. CONTRIBUTIONS is
+experiments.train in DIR/TASK/fold_K; the same command goes on where it was stopped, or where other processes have what
+is left (exit status 75), and repeats nothing. DIR/TASK/record.json has the errors of a task, DIR/table.md all tasks beside the published errors. CONTRIBUTIONS is
 jarvis_leaderboard/contributions in a copy of github.com/usnistgov/jarvis_leaderboard, which has what its models predict
 for every crystal: the table then has their errors on the crystals judged here.
 """
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +65,7 @@ def main() -> None:
     from experiments import data as loading
     from experiments.watch import Terminal, say
 
-    command = shlex.join(["python", "-m", "experiments.benchmark", *sys.argv[1:]])
+    command = cli.command()
     watcher = Terminal()
     chosen = [_config_of(config_name(task)) for task, _ in paths]
     # What one of the tasks does not admit is told before hours are spent on those before it.
@@ -75,6 +74,7 @@ def main() -> None:
             plan(config, task, path, folder / task.name, networks=NETWORKS.value)
         except ValueError as error:
             raise ValueError(f"{task.name}: {error}") from error
+    are_all_done = True
     for config, (task, path) in zip(chosen, paths, strict=True):
         record = run_task(
             config,
@@ -92,9 +92,13 @@ def main() -> None:
             sys.exit(cli.STOPPED)
         if record is None:
             say(f"{task.name}: other processes have the folds that are left; the last of them writes the record")
+            are_all_done = False
             continue
         say(f"\n{_headline(record)}\n")
         _write_table(folder, published)
+    if not are_all_done:
+        say(f"not all folds are done; the same command goes on:\n  {command}")
+        sys.exit(cli.STOPPED)
 
 
 def _config_of(name: str) -> ConfigDict:

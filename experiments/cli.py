@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -44,7 +45,9 @@ def run(
       goes_on: The same command goes on where a signal stopped it, so that the exit status is then STOPPED.
     """
     if {"--help", "-help", "-h", "--helpfull"} & set(sys.argv[1:]):
-        print(f"{sys.modules['__main__'].__doc__}\n{flags.FLAGS.main_module_help()}")
+        shared = [name for name in ("experiments.hosts", __name__) if name in sys.modules]
+        listed = [flags.FLAGS.main_module_help(), *map(flags.FLAGS.module_help, shared)]
+        print(sys.modules["__main__"].__doc__, *listed, sep="\n")
         return
     # A scheduler's SIGTERM unwinds like Ctrl-C, so that worker processes are told to end.
     signal.signal(signal.SIGTERM, _interrupt if goes_on else lambda number, frame: sys.exit(143))
@@ -78,6 +81,18 @@ def prepare() -> None:
         allocator.keep_freed_memory()
     if COMPILED.value:
         compilation.keep_compiled_programs()
+
+
+def command() -> str:
+    """The command line, to type again."""
+    return shlex.join(["python", "-m", f"experiments.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+
+
+def refuse(*given: flags.FlagHolder, unless: str) -> None:
+    """Raises ValueError if one of the flags is given, which mean nothing unless something else is."""
+    for flag in given:
+        if flag.present:
+            raise ValueError(f"--{flag.name} goes with {unless}")
 
 
 def executor(workers: int, scheduler: str = "") -> Executor | None:
@@ -190,9 +205,13 @@ def bar(entries: Iterable[Any] | None = None, **options: Any) -> Any:
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C, SIGTERM or SIGUSR1 into a request to save and leave; a second one interrupts at once."""
-    asked: list[int] = []
+def stop_requests(asked: list[int] | None = None) -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C, SIGTERM or SIGUSR1 into a request to save and leave; a second one interrupts at once.
+
+    Args:
+      asked: The signals that came before, and those that come.
+    """
+    asked = [] if asked is None else asked
 
     def ask(number: int, frame: object) -> None:
         if asked:
@@ -214,6 +233,20 @@ def with_own_unit(config: ConfigDict) -> ConfigDict:
     if is_given("config.data.target") and not is_given("config.data.unit"):
         config.data.unit = ""
     return config
+
+
+def output_file(path: str | Path, kind: str) -> Path:
+    """The file that --output names, in a folder that is there.
+
+    Raises:
+      ValueError: If there is no such folder, or it is itself one; `kind` says what file it should be.
+    """
+    output = Path(path).expanduser()
+    if not output.absolute().parent.is_dir():
+        raise ValueError(f"--output={output}: there is no folder {output.absolute().parent}")
+    if output.is_dir():
+        raise ValueError(f"--output={output} is a folder; name {kind} file in it")
+    return output
 
 
 def check_inputs(paths: Iterable[str]) -> None:

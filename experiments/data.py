@@ -65,5 +65,8 @@ def applicability(predictor: Predictor, workdir: str | Path, arguments: Sequence
     crystals = load(config, np.asarray(predictor.weights.constants["atom_table"]))
     found = Applicability.of_run(predictor, crystals)
     tell_if_other(predictor, crystals)
-    found.save(workdir)
+    try:
+        found.save(workdir)
+    except OSError as error:  # a folder of someone else, say
+        print(f"what it was trained on is not kept there: {error}", file=sys.stderr)
     return found

@@ -48,19 +48,23 @@ def main() -> None:
     cli.with_own_unit(config)
     configs.validate(config)
     _check_target(scaler, *configs.learned(config))
-    crystals = data.load(config, np.asarray(networks[0].weights.constants["atom_table"]))
     name = OUTPUT.value or SPLIT.value
     if "/" in name:
         raise ValueError(
             f"--output={name}: name the results, which lie in the run's folder as evaluation_NAME; got a path"
         )
+    wanted = _split(networks, SPLIT.value) if SPLIT.value != "all" else []
+    places = [Workdir(one).path.absolute() for one in WORKDIR.value]
+    folder = Workdir(Path(os.path.commonpath(places)) / f"evaluation_{name}")
+    folder.path.mkdir(exist_ok=True)
+    crystals = data.load(config, np.asarray(networks[0].weights.constants["atom_table"]))
     if SPLIT.value == "all":
         index = np.arange(len(crystals))
         used = {id for one in networks for part in ("train", "val") for id in one.about["split"][part]}
         if seen := len(used.intersection(crystals.ids)):
             print(f"{seen} of the {len(crystals)} crystals have ids that the run was trained on or chosen by")
     else:
-        index = _members(crystals, _split(networks, SPLIT.value), SPLIT.value)
+        index = _members(crystals, wanted, SPLIT.value)
         data.tell_if_other(networks[0], crystals)
     graphs, targets = crystals.store.take(index), crystals.targets[index]
     ids = [crystals.ids[i] for i in index]
@@ -71,15 +75,13 @@ def main() -> None:
     else:
         values = predictor.predict_graphs(graphs)
 
-    places = [Workdir(one).path.absolute() for one in WORKDIR.value]
-    folder = Workdir(Path(os.path.commonpath(places)) / f"evaluation_{name}")
-    folder.path.mkdir(exist_ok=True)
+    measured = evaluation.measure(scaler, targets, values)
+    bounds = evaluation.measure_intervals(scaler, targets, values)
+    # What an earlier call wrote would be taken for this one's, were it stopped here.
+    for old in (*folder.path.glob("*.png"), folder.path / "summary.json"):
+        old.unlink(missing_ok=True)
     folder.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values, columns))
     folder.write_rejected(crystals.rejected)
-    measured, bounds = (
-        evaluation.measure(scaler, targets, values),
-        evaluation.measure_intervals(scaler, targets, values),
-    )
     summary: dict[str, Any] = {
         "metrics": {name: measured},
         "intervals_95": {name: bounds},
@@ -117,7 +119,11 @@ def _check_target(scaler: "TargetScaler", names: Sequence[str], units: Sequence[
 
 
 def _split(networks: "Sequence[Predictor]", name: str) -> list[str]:
-    """Ids of a split. Raises ValueError if the networks have not the same: of one they judge, another may have trained on."""
+    """Ids of a split.
+
+    Raises:
+      ValueError: If there are none, or the networks have not the same: of one they judge, another may have trained on.
+    """
     splits: list[list[str]] = [one.about["split"][name] for one in networks]
     for place, other in zip(WORKDIR.value, splits, strict=True):
         if set(other) != set(splits[0]):
@@ -125,16 +131,16 @@ def _split(networks: "Sequence[Predictor]", name: str) -> list[str]:
                 f"{WORKDIR.value[0]} and {place} have different crystals in {name}; judge networks of one split together, or "
                 "other crystals with --split=all --config.data.source=... --config.data.path=..."
             )
+    if not splits[0]:
+        raise ValueError(
+            f"the run has no crystal in {name}; choose another --split, or judge other data with --split=all "
+            "--config.data.source=... --config.data.path=..."
+        )
     return splits[0]
 
 
 def _members(crystals: "Dataset", wanted: list[str], split: str) -> Any:
     """Indices of the wanted ids. Raises ValueError if the data no longer hold them."""
-    if not wanted:
-        raise ValueError(
-            f"the run has no crystal in {split}; choose another --split, or judge other data with --split=all "
-            "--config.data.source=... --config.data.path=..."
-        )
     try:
         return crystals.places(wanted, f"crystals of {split}")
     except ValueError as error:

@@ -37,8 +37,10 @@ def main(*names: str) -> None:
     if len(names) != 1:
         raise ValueError("name one set: python -m experiments.fetch NAME; --list shows them")
     if names[0] == "materials_project":
+        cli.refuse(FOLDER, unless="sets; --output says where the crystals of materials_project go")
         _materials_project()
     elif names[0] in sets.SETS:
+        cli.refuse(CHEMSYS, IDS, FIELDS, OUTPUT, unless="materials_project")
         _fetch(names[0], folder)
     else:
         raise ValueError(f"unknown set {names[0]!r}; --list shows them (and there is materials_project)")
@@ -121,7 +123,7 @@ def _materials_project() -> None:
     target = FIELDS.value[0] if FIELDS.value else "PROPERTY"
     unit = UNITS.get(target, "")
     print(
-        f"use:     --config.data.source=jsonl --config.data.path={output} --config.data.target={target}"
+        f"use:     --config.data.source=jsonl --config.data.path={shlex.quote(str(output))} --config.data.target={target}"
         + (f" --config.data.unit={unit}" if unit else "")
     )
 

@@ -39,6 +39,9 @@ def main() -> None:
     cli.prepare()
     from cgcnn_jax.workdir import Workdir
 
+    for kind, own in {"convergence": [BAND], "trials": [TRIALS, UNIT], "graphs": [INPUT, NEIGHBORS]}.items():
+        if FIGURE.value != kind:
+            cli.refuse(*own, unless=f"--figure={kind}")
     runs = [Workdir(path) for path in WORKDIR.value]
     wanted = {"joint": 1, "roc": 1, "contents": 1}.get(FIGURE.value)
     if len(runs) != wanted if wanted else FIGURE.value == "convergence" and not runs:

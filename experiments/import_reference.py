@@ -5,6 +5,8 @@ python -m experiments.import_reference --checkpoint=formation-energy-per-atom.pt
 Prediction, evaluation and fine-tuning (--config.init_from=DIR) then work as with any run.
 """
 
+from pathlib import Path
+
 from absl import flags
 
 from experiments import cli
@@ -30,10 +32,11 @@ def main(*arguments: str) -> None:
     from cgcnn_jax.workdir import as_json
     from configs import base
 
-    path = CHECKPOINT.value or next(iter(arguments), None)
-    if path is None:
-        raise ValueError("--checkpoint=FILE names the .pth.tar to import")
-    table = elements.read_atom_init(ATOM_INIT.value) if ATOM_INIT.value else None
+    paths = [path for path in (CHECKPOINT.value, *arguments) if path]
+    if len(paths) != 1:
+        raise ValueError(f"--checkpoint=FILE, the .pth.tar to import, names one file; got {', '.join(paths) or 'none'}")
+    path = Path(paths[0]).expanduser()
+    table = elements.read_atom_init(Path(ATOM_INIT.value).expanduser()) if ATOM_INIT.value else None
     found = reference.read(path, name=NAME.value, unit=UNIT.value, atom_table=table)
     scaler = found.scaler
 

@@ -14,7 +14,6 @@ sizes, on one quiet core: quick takes minutes, to see that all works; small half
 what they took.
 """
 
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,7 +53,7 @@ def main() -> None:
 
     _check_figures()
     names = find_parts(ONLY.value)
-    command = shlex.join(["python", "-m", "experiments.paper", *sys.argv[1:]])
+    command = cli.command()
     study = PropertyStudy(
         data,
         folder,

@@ -9,7 +9,6 @@ the same split, --gated also with Eq. 5, in DIR/models; the same command goes on
 DIR/index.md then shows all. --quick takes 600 crystals and a few epochs, to see what comes out.
 """
 
-import shlex
 import sys
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def main() -> None:
     # Imported after the flags are checked, so that a misspelt one is told at once.
     from cgcnn_jax.benchmark.tasks import SUITES, find_data
 
-    config, task = CONFIG.value, SUITES["matbench"]["matbench_perovskites"]
+    config, task = cli.with_own_unit(CONFIG.value), SUITES["matbench"]["matbench_perovskites"]
     path = find_data(task, Path(DATA.value).expanduser() if DATA.value else None)
     with config.unlocked():
         config.data.path = path
@@ -55,7 +54,7 @@ def main() -> None:
     from experiments import data
     from experiments.watch import Terminal, say
 
-    command = shlex.join(["python", "-m", "experiments.perovskites", *sys.argv[1:]])
+    command = cli.command()
     study = run_study(
         config,
         Path(WORKDIR.value).expanduser(),

@@ -11,7 +11,6 @@ differ in their seeds, predict together: the mean, and in the column std how far
 """
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -36,11 +35,7 @@ def main() -> None:
     from cgcnn_jax.data.sources import read_inputs
     from cgcnn_jax.files import write_text
 
-    output = Path(OUTPUT.value).expanduser() if OUTPUT.value else None
-    if output and not output.absolute().parent.is_dir():
-        raise ValueError(f"--output={output}: there is no folder {output.absolute().parent}")
-    if output and output.is_dir():
-        raise ValueError(f"--output={output} is a folder; name a CSV file in it")
+    output = cli.output_file(OUTPUT.value, "a CSV") if OUTPUT.value else None
     predictor = _restore(WORKDIR.value)
     with (
         cli.graph_workers(WORKERS.value) as executor,

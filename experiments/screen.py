@@ -13,7 +13,6 @@ goes on.
 
 import functools
 import itertools
-import shlex
 import sys
 from pathlib import Path
 
@@ -49,6 +48,8 @@ def main() -> None:
     from cgcnn_jax.screen.screening import Top, screen
 
     cli.check_inputs(INPUT.value)
+    if not TOP.value:
+        cli.refuse(BY, HIGHEST, unless="--top")
     where = PREDICT.value
     if where == "auto":
         where = "worker" if jax.default_backend() == "cpu" else "parent"
@@ -73,7 +74,7 @@ def main() -> None:
             should_stop=should_stop,
         )
     if not done.is_finished:
-        print(f"stopped after {done.rows} structures; the same command goes on:\n  {_command()}", file=sys.stderr)
+        print(f"stopped after {done.rows} structures; the same command goes on:\n  {cli.command()}", file=sys.stderr)
         sys.exit(cli.STOPPED)
     print(f"{done.predicted} predictions in {done.output.path}, {done.failed} structures without one", file=sys.stderr)
     if TOP.value:
@@ -84,10 +85,6 @@ def _described(path: str) -> str:
     """An input in the manifest: as given, and how long a file is."""
     file = Path(path).expanduser()
     return f"{path} ({file.stat().st_size} bytes)" if file.is_file() else path
-
-
-def _command() -> str:
-    return shlex.join(["python", "-m", "experiments.screen", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

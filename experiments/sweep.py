@@ -10,7 +10,6 @@ same command may run on any number of hosts that share DIR; they divide the tria
 """
 
 import importlib.util
-import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +32,10 @@ def main() -> None:
     file, preset = cli.config_file()
     if file is None:
         raise ValueError("--config=FILE says what to try; there is configs/sweeps/table_s1.py")
+    if SEARCH.value:
+        cli.refuse(POPULATION, PARALLEL, unless="trials that the file names; a search trains one after another")
+    else:
+        cli.refuse(TRIALS, unless="--search=optuna; the file names the others")
     config = cli.with_own_unit(CONFIG.value)
     module = _module(file)
     cli.prepare()
@@ -40,7 +43,7 @@ def main() -> None:
     from experiments import data
     from experiments.watch import say, watch_trials
 
-    command = shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]])
+    command = cli.command()
     arguments: dict[str, Any] = {"data": data.load, "watcher": watch_trials(), "command": command}
     if SEARCH.value:
         from cgcnn_jax.sweep.search import run_search

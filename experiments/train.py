@@ -46,7 +46,7 @@ def main() -> None:
             path,
             data=data.load,
             watcher=watcher,
-            command=_command(),
+            command=cli.command(),
             began=began,
             report=WANTS_REPORT.value,
         )
@@ -54,7 +54,7 @@ def main() -> None:
     if not is_first:
         sys.exit(None if result.is_finished else cli.STOPPED)
     if not result.is_finished:
-        say(f"stopped; the same command goes on:\n  {_command()}")
+        say(f"stopped; the same command goes on:\n  {cli.command()}")
         sys.exit(cli.STOPPED)
     if result.was_finished:
         say(f"this run is finished; its results lie in {workdir.path}. To train on from it:")
@@ -83,10 +83,6 @@ def _config_of(path: Path | None) -> ConfigDict:
     if path is None:
         raise ValueError("--config=FILE says what to train; try --config=configs/formation_energy.py")
     return cli.with_own_unit(CONFIG.value)
-
-
-def _command() -> str:
-    return shlex.join(["python", "-m", "experiments.train", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

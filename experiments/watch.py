@@ -4,7 +4,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -22,7 +22,7 @@ class Terminal(Watcher):
     def __init__(self) -> None:
         self._bar = tqdm(disable=True)
         self._unit, self._epochs, self._said = "", 0, -math.inf
-        self._should_stop: Callable[[], bool] = lambda: False
+        self._signals: list[int] = []
 
     def message(self, text: str) -> None:
         say(text)
@@ -31,7 +31,7 @@ class Terminal(Watcher):
     def training(self, first: int, epochs: int, scaler: TargetScaler) -> Iterator[None]:
         self._unit, self._epochs = scaler.units[0], epochs
         with (
-            cli.stop_requests() as self._should_stop,
+            cli.stop_requests(self._signals),
             cli.bar(total=epochs, initial=first, desc="training", unit="epoch") as self._bar,
         ):
             yield
@@ -53,7 +53,7 @@ class Terminal(Watcher):
             self._bar.set_postfix_str(text)
 
     def should_stop(self) -> bool:
-        return self._should_stop()
+        return bool(self._signals)
 
 
 def watch_trials() -> Any:
@@ -75,15 +75,15 @@ class Silent(Watcher):
     """Says nothing, and stops at the signals that Terminal stops at: for processes beside the first."""
 
     def __init__(self) -> None:
-        self._should_stop: Callable[[], bool] = lambda: False
+        self._signals: list[int] = []
 
     @contextlib.contextmanager
     def training(self, first: int, epochs: int, scaler: TargetScaler) -> Iterator[None]:
-        with cli.stop_requests() as self._should_stop:
+        with cli.stop_requests(self._signals):
             yield
 
     def should_stop(self) -> bool:
-        return self._should_stop()
+        return bool(self._signals)
 
 
 def say(text: str) -> None:

@@ -27,7 +27,7 @@ def flags_of(name: str) -> set[str]:
     text = (ROOT / "experiments" / f"{name}.py").read_text()
     shared = re.findall(r"\w+", " ".join(re.findall(r"^from experiments import (.*)", text, re.MULTILINE)))
     text += "".join((ROOT / "experiments" / f"{module}.py").read_text() for module in {"cli", *shared})
-    return {"help", *re.findall(r'DEFINE_\w+\(\s*"(\w+)"', text)}
+    return {"help", *re.findall(r'^[A-Z_]+ = \w+\.DEFINE_\w+\(\s*"(\w+)"', text, re.MULTILINE)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

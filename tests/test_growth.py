@@ -1,6 +1,7 @@
 """The parts of the benchmarks that compute: exponents, supercells, and what a profile is made of."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,6 +45,14 @@ def test_the_bounds_of_linear_growth() -> None:
         *("constant", "below linear", "below linear"),
         *("linear", "linear", "above linear"),
     ]
+
+
+def test_a_case_that_failed_is_measured_by_the_next_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answers = iter([{"problem": "more than 300 s"}, {"seconds": 2.0}])
+    monkeypatch.setattr(growth, "_in_a_process", lambda *arguments: next(answers))
+    case = growth.Case()
+    found = [growth.Record(tmp_path, "data").get(case) for _ in range(3)]
+    assert found == [{"problem": "more than 300 s"}, {"seconds": 2.0}, {"seconds": 2.0}]
 
 
 def test_a_supercell_folds_back_and_a_displaced_one_does_not(rock_salt) -> None:

@@ -1,5 +1,6 @@
 """The published checkpoints, against what the published PyTorch code predicts with them."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from cgcnn_jax import reference, torchfile
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.sources import read_files, read_jsonl
+from cgcnn_jax.predict import Predictor
 from cgcnn_jax.torchfile import TorchFileError
 from tests.experiments.starts import start
 
@@ -106,6 +108,21 @@ def test_a_model_written_back_is_the_one_that_was_read(published: Path, tmp_path
         np.testing.assert_array_equal(array, after["state_dict"][key])
     for key in ("mean", "std"):
         assert float(after["normalizer"][key]) == pytest.approx(float(before["normalizer"][key]), rel=1e-7)
+
+
+@pytest.mark.parametrize("invariant", [False, True])
+def test_an_imported_model_predicts_as_the_one_that_is_loaded(published: Path, tmp_path: Path, invariant: bool) -> None:
+    original = published / "pre-trained" / "bulk-moduli.pth.tar"
+    flags = [f"--workdir={tmp_path / 'run'}", f"--checkpoint={original}", *["--invariant"] * invariant]
+    assert start("import_reference", *flags, "--name=K", "--unit=log(GPa)").returncode == 0
+    imported, loaded = Predictor.restore(tmp_path / "run"), reference.load(original, invariant=invariant)
+    assert dataclasses.replace(imported.featurizer, known_species=None) == loaded.featurizer
+    assert imported.model == loaded.model
+    assert (imported.scaler.names, imported.scaler.units) == (("K",), ("log(GPa)",))
+    samples = list(read_files([published / "sample-regression"]))
+    one, other = (predictor.predict_entries(samples) for predictor in (imported, loaded))
+    assert len(one) == 10 and one["id"].equals(other["id"])
+    np.testing.assert_allclose(one["prediction"], other["prediction"], rtol=1e-6)
 
 
 def test_from_cif_to_prediction(published: Path) -> None:

@@ -1,5 +1,7 @@
+import contextlib
 import itertools
 import json
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cgcnn_jax.files import lock_if_free
 from tests.experiments.runs import SMALL, Run
 from tests.experiments.starts import begin
 
@@ -97,6 +100,19 @@ def test_a_signal_ends_in_the_status_that_says_go_on(data: Path, tmp_path: Path)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
     assert "the same command goes on" in out
+
+
+def test_folds_that_other_processes_have_end_in_the_status_that_says_go_on(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
+    with contextlib.ExitStack() as held:
+        (tmp_path / "matbench_phonons").mkdir()
+        for fold in range(5):
+            held.enter_context(lock_if_free(tmp_path / "matbench_phonons" / f"fold_{fold}.lock"))
+        flags = (*MATBENCH, "--tasks=matbench_phonons", f"--data={data}", f"--workdir={tmp_path}", *SMALL)
+        done = run("benchmark", *flags, status=75)
+    assert "matbench_phonons: other processes have the folds that are left" in done.stdout
+    assert f"the same command goes on:\n  python -m experiments.benchmark {shlex.join(flags)}\n" in done.stdout
 
 
 def test_what_one_task_does_not_admit_is_told_before_another_is_trained(run: Run, tmp_path: Path) -> None:

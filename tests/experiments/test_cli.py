@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +14,12 @@ import pytest
 from ml_collections import ConfigDict
 
 import configs
+from cgcnn_jax.run import Watcher
 from experiments import cli
-from experiments.watch import Terminal
-from tests.experiments.runs import ROOT
+from experiments.watch import Silent, Terminal
+from tests.experiments.runs import ROOT, Run
 from tests.predictors import ENERGY
+from tests.test_docs import flags_of
 
 SCRIPT = """
 import os, signal, sys
@@ -46,6 +49,14 @@ def test_a_signal_before_training_ends_in_the_status_that_says_whether_to_go_on(
     assert done.returncode == status
     assert ("the same command goes on" in done.stderr) == goes_on
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if "cli.run(" in path.read_text())
+)
+def test_help_lists_every_flag(run: Run, name: str) -> None:
+    listed = re.findall(r"^  --(?:\[no\])?(\w+):", run(name, "--help").stdout, re.MULTILINE)
+    assert set(listed) == flags_of(name) - {"help"}
 
 
 def test_arguments_change_a_configuration_that_none_of_them_names() -> None:
@@ -165,6 +176,46 @@ def test_a_log_file_has_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> N
         "epoch 4 of 5: val_mae 0.08333 eV/atom\nepoch 5 of 5: val_mae 0.0625 eV/atom\n",
         "",
     )
+
+
+@pytest.mark.parametrize("watcher", [Terminal, Silent])
+def test_a_signal_stops_what_is_trained_next_too(watcher: type[Watcher], capsys: pytest.CaptureFixture[str]) -> None:
+    one = watcher()
+    with one.training(0, 5, ENERGY):
+        assert not one.should_stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert one.should_stop()
+    with one.training(0, 5, ENERGY):
+        assert one.should_stop()
+    assert "SIGTERM: saving, then leaving" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("screen", ("--workdir=x", "--input=.", "--output=o", "--highest"), "--highest goes with --top"),
+        (
+            "sweep",
+            ("--config=configs/sweeps/table_s1.py", "--workdir=x", "--trials=9"),
+            "--trials goes with --search=optuna",
+        ),
+        (
+            "sweep",
+            ("--config=configs/sweeps/table_s1.py", "--workdir=x", "--search=optuna", "--population=4"),
+            "--population goes with trials that the file names",
+        ),
+        ("figures", ("--figure=roc", "--workdir=x", "--band=1,2"), "--band goes with --figure=convergence"),
+        ("figures", ("--figure=graphs", "--output=x", "--unit=eV"), "--unit goes with --figure=trials"),
+        ("fetch", ("matbench_phonons", "--chemsys=Li-O"), "--chemsys goes with materials_project"),
+        ("fetch", ("materials_project", "--folder=x"), "--folder goes with sets"),
+        ("import_reference", ("a", "b", "--workdir=x"), "names one file; got a, b"),
+        ("import_reference", ("a", "--checkpoint=b", "--workdir=x"), "names one file; got b, a"),
+        ("report", ("--workdir=x", "--output=nowhere/r.html"), "--output=nowhere/r.html: there is no folder"),
+        ("report", ("--workdir=x", "--output=docs"), "--output=docs is a folder; name an HTML file in it"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(run: Run, name: str, arguments: tuple[str, ...], message: str) -> None:
+    assert message in run(name, *arguments, status=1).stderr
 
 
 @pytest.mark.parametrize(

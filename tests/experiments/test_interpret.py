@@ -10,6 +10,7 @@ from pymatgen.core import Structure
 
 from cgcnn_jax import Predictor, TargetScaler
 from cgcnn_jax import config as configs
+from cgcnn_jax import run as run_module
 from cgcnn_jax.applicability import Applicability
 from cgcnn_jax.nn.model import init_variables
 from cgcnn_jax.predict import describe
@@ -17,6 +18,7 @@ from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.state import Weights
 from cgcnn_jax.workdir import Workdir
 from configs import base
+from experiments import data
 from tests.experiments.runs import Run
 
 
@@ -102,6 +104,23 @@ def test_training_crystals_are_their_own_nearest_and_broken_files_keep_a_row(
     known = Applicability.load(site_run)
     assert list(known.ids) == train
     assert table["threshold"][0] == pytest.approx(known.threshold, rel=1e-6)
+
+
+def test_in_a_folder_that_cannot_be_written_the_training_crystals_are_known_all_the_same(
+    site_run: Path, explained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(site_run, tmp_path / "run", ignore=shutil.ignore_patterns("applicability.npz"))
+
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Applicability, "save", refuse)
+    monkeypatch.setattr(data, "load", run_module.load_dataset)
+    found = data.applicability(Predictor.restore(folder), folder)
+    kept = Applicability.load(site_run)
+    assert (found.ids, found.formulas) == (kept.ids, kept.formulas)
+    np.testing.assert_allclose(found.vectors, kept.vectors, rtol=1e-4, atol=1e-5)
+    assert "not kept there: [Errno 13] Permission denied" in capsys.readouterr().err
 
 
 def test_the_distance_that_is_far_is_the_quantile_asked_for(run: Run, site_run: Path, explained: Path) -> None:

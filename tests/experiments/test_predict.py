@@ -9,6 +9,7 @@ import pytest
 from pymatgen.core import Structure
 
 from cgcnn_jax import JudgingPredictor, Predictor
+from cgcnn_jax.data.sources import read_input
 from tests.experiments.runs import TINY, Run, directory_flags
 
 
@@ -93,7 +94,10 @@ def test_three_lines_of_python_predict_structures_in_memory(trained: Path, cif_f
 
 def test_evaluate_repeats_the_test_error_and_judges_other_data(run: Run, trained: Path, cif_folder: Path) -> None:
     expected = json.loads((trained / "summary.json").read_text())["metrics"]["test"]["mae"]
+    (trained / "evaluation_test").mkdir(exist_ok=True)
+    (trained / "evaluation_test" / "roc.png").write_text("of an earlier call")
     run("evaluate", f"--workdir={trained}")
+    assert [path.name for path in (trained / "evaluation_test").glob("*.png")] == ["parity.png"]
     found = json.loads((trained / "evaluation_test" / "summary.json").read_text())["metrics"]["test"]["mae"]
     assert found == pytest.approx(expected, rel=1e-5)
     on_all = (f"--workdir={trained}", "--split=all", f"--config.data.path={cif_folder}")
@@ -103,7 +107,9 @@ def test_evaluate_repeats_the_test_error_and_judges_other_data(run: Run, trained
     for flag, labels in (("--config.data.unit=nm³/atom", "in nm³/atom"), ("--config.data.log10", "in log10(Å³/atom)")):
         wrong = run("evaluate", *on_all, flag, status=1).stderr
         assert "the network predicts " in wrong and labels in wrong
-    assert "got a path" in run("evaluate", *on_all, "--output=results/all", status=1).stderr
+    # Before the data, which are not there.
+    gone = ("--split=all", "--config.data.path=gone")
+    assert "got a path" in run("evaluate", on_all[0], *gone, "--output=results/all", status=1).stderr
 
 
 def test_evaluate_tells_that_the_crystals_of_the_split_are_others(
@@ -182,11 +188,12 @@ def test_one_structure_or_one_path_need_no_list(trained: Path, cif_folder: Path)
     structure = Structure.from_file(cif_folder / "x3.cif")
     values = [predictor.predict(one)["prediction"].tolist() for one in (structure, [structure], cif_folder / "x3.cif")]
     assert values[0] == values[1] == values[2]
+    # The library's own crystals and files, too.
+    (file,) = read_input(cif_folder / "x3.cif")
+    for own in (file, file.read()):
+        table = predictor.predict(own)
+        assert table["prediction"].tolist() == values[0] and table["id"][0] == "x3"
     assert len(predictor.predict(str(cif_folder))) == 60
-
-
-def test_help_lists_the_flags(run: Run) -> None:
-    assert "--workdir" in run("predict", "--help").stdout
 
 
 def test_nothing_predicted_is_an_error(run: Run, trained: Path) -> None:
