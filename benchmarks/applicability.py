@@ -45,7 +45,7 @@ def main() -> None:
     config.data.path = arguments.path or config.data.path
     crystals = load_dataset(config, np.asarray(predictor.weights.constants["atom_table"]))
     known = Applicability.of_run(predictor, crystals, quantile=arguments.quantile)
-    known = known.thinned() if arguments.thinned else known
+    known = known.thinned().for_others() if arguments.thinned else known
     test = crystals.places(predictor.about["split"]["test"], "test crystals")
     graphs = crystals.store.take(test)
     seen = predictor.inspect_graphs(graphs)

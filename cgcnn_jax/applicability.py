@@ -28,6 +28,7 @@ MARGIN = 0.2
 EMPTIER = 1.0
 """Å by which an empty layer must be thicker than those in training: layered crystals differ by tenths, slabs by more."""
 _REACH = 0.75  # times the threshold
+_MOST_KEPT = 1 << 20  # numbers of the vectors that go with an exported network before they are thinned: 2 MB as f16
 _BULK = 0.99  # share of training crystals that are taken for bulk: large sets hold a slab or a broken structure
 
 
@@ -65,7 +66,7 @@ class Applicability:
       ids: Training crystals, all or those that `thinned` kept.
       formulas: Their reduced formulas.
       labels: Their targets in units, f64[n, n_target], NaN where unknown; [n, 0] if they were left out.
-      vectors: Their pooled vectors, f32[n, d], or f16 of those kept.
+      vectors: Their pooled vectors, f32[n, d], or f16 in an exported network.
       spacing: Distance of every training crystal, of those left out too, to its nearest other one, f64[n_train].
       quantile: Of `spacing`, above which a crystal is far.
       species: Atomic numbers, ascending, i32[n_element].
@@ -138,13 +139,24 @@ class Applicability:
         train = crystals.places(training_ids(predictor), "training crystals")
         return cls.fit(predictor, crystals, train, quantile=quantile)
 
+    def for_others(self) -> "Applicability":
+        """Without labels, which may not be for others; `thinned` if the vectors are many.
+
+        The vectors are f16 if that changes no distance by more than a hundredth of the threshold.
+        """
+        known = self.thinned() if self.vectors.size > _MOST_KEPT else self
+        with np.errstate(over="ignore"):
+            short = known.vectors.astype(np.float16)
+        change = np.linalg.norm(known.vectors - short.astype(np.float32), axis=1).max()
+        vectors = short if change < 0.01 * self.threshold else known.vectors
+        return replace(known, labels=np.zeros((len(known.ids), 0)), vectors=vectors)
+
     def thinned(self) -> "Applicability":
         """With the vectors of some training crystals, within three quarters of the threshold of which all others lie.
 
         One after the other is kept unless it is so near to one that was, so that dense regions lose crystals and sparse
         ones keep theirs. No training crystal becomes far, and other crystals seem farther by at most that reach.
-        Threshold, elements, bonds and empty layers stay those of all; the vectors are f16 if that changes no distance by
-        more than a hundredth of the threshold. Labels, which may not be for others, are left out.
+        Threshold, elements, bonds and empty layers stay those of all.
         """
         kept: list[int] = []
         left, vectors = np.arange(len(self.ids)), self.vectors
@@ -152,15 +164,12 @@ class Applicability:
             kept.append(int(left[0]))
             is_left = np.linalg.norm(vectors - vectors[0], axis=1) > _REACH * self.threshold
             left, vectors = left[is_left], vectors[is_left]
-        with np.errstate(over="ignore"):
-            short = self.vectors[kept].astype(np.float16)
-        change = np.linalg.norm(self.vectors[kept] - short.astype(np.float32), axis=1).max()
         return replace(
             self,
             ids=tuple(self.ids[place] for place in kept),
             formulas=tuple(self.formulas[place] for place in kept),
-            labels=np.zeros((len(kept), 0)),
-            vectors=short if change < 0.01 * self.threshold else self.vectors[kept],
+            labels=self.labels[kept],
+            vectors=self.vectors[kept],
         )
 
     @property

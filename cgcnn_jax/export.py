@@ -24,7 +24,7 @@ CARD = "card.md"
 def export(workdir: str | Path, folder: str | Path) -> str:
     """Writes the network of a run without its training, as `Predictor.save`, and with it CARD.
 
-    What the run was trained on goes with it (`Applicability.thinned`) if the run's folder has it.
+    What the run was trained on goes with it (`Applicability.for_others`) if the run's folder has it.
 
     Returns:
       Whether that went with it, in a sentence for people.
@@ -50,11 +50,13 @@ def export(workdir: str | Path, folder: str | Path) -> str:
             f"--workdir={workdir}` notes what they are, and an export after that holds it."
         )
     else:
-        some = known.thinned()
+        some = known.for_others()
         files[FILE] = some.content()
+        kept = (
+            f"{len(some.ids):,} of {len(known.ids):,}, near which the others lie" if some.is_thinned else "all of them"
+        )
         told = (
-            f"{FILE} holds ids, formulas and vectors of {len(some.ids):,} of {len(known.ids):,} training crystals, near which "
-            "the others lie; they warn of crystals unlike them."
+            f"{FILE} holds ids, formulas and vectors of training crystals, {kept}; they warn of crystals unlike them."
         )
     predictor.save(folder, files)
     return told

@@ -31,6 +31,7 @@ from cgcnn_jax.screen.shard import Item, cut
 
 TABLES = ("embeddings", "sites", "bonds", "neighbours")
 _PORTION = 256  # structures that are explained again at most where a call was stopped
+_LONGEST = 24  # letters of a name in a picture
 _Explained = Sequence[Explanation | Rejected]
 
 
@@ -86,7 +87,7 @@ class Interpretation:
           on_progress: Called with the number of structures done since the last call, those of earlier calls included.
         """
         # The first says what a part holds.
-        settings = ["with labels", predictor.digest(), repr(known and (known.digest(), k))]
+        settings = ["with labels and names", predictor.digest(), repr(known and (known.digest(), k))]
         self._parts = []
         for shard in cut(items, portion):
             # The place too: equal portions may stand in the input twice.
@@ -103,8 +104,8 @@ class Interpretation:
         """What pictures show of all portions; empty if there is none.
 
         Returns:
-          n_done and n_failed [n_portion]; of each structure explained vectors [n, d], values [n] (the first property) and
-          is_outside [n]; of each bond distances, gates and messages, as in interpret.Bonds.
+          n_done and n_failed [n_portion]; of each structure explained vectors [n, d], values [n] (the first property), ids
+          [n] (their first letters) and is_outside [n]; of each bond distances, gates and messages, as in interpret.Bonds.
         """
         found: dict[str, list[np.ndarray]] = {}
         for part in self._parts:
@@ -242,6 +243,7 @@ def _drawn(predictor: Predictor, explained: _Explained, tables: Mapping[str, pd.
         "n_failed": np.array([len(explained) - len(done)]),
         "vectors": np.array([one.vector for one in done], np.float32).reshape(-1, predictor.model.features),
         "values": np.array([one.values[0] for one in done]),
+        "ids": np.array([one.id[:_LONGEST] for one in done], str),
     }
     if "neighbours" in tables:
         table = tables["neighbours"]

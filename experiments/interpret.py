@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cgcnn_jax.predict import Predictor
 
 PICTURES = ("map", "map_prediction", "gates")
+_NAMED = 30  # structures that maps show with their names at most
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
 INPUT = flags.DEFINE_multi_string("input", [], "File, folder or pattern (a/*.cif); may be given several times.")
@@ -85,6 +86,11 @@ def main() -> None:
         _draw(predictor, known, drawn if done else {}, output.path)
         output.finish()
     print(f"{done} structures explained in {output.path}, {failed} structures could not be read")
+    if known and known.is_thinned:
+        _say(
+            f"neighbours.csv and the maps know {len(known.ids):,} of {len(known.spacing):,} training crystals, near which the "
+            "others lie: the nearest of all may be another, and the same crystal among those left out"
+        )
     if known and done:
         outside = int(drawn["is_outside"].sum())
         print(f"{outside} lie outside of what the model was trained on; neighbours.csv says why")
@@ -107,6 +113,9 @@ def _draw(predictor: "Predictor", known: "Applicability | None", drawn: "dict[st
         return
     vectors = drawn["vectors"]
     base = vectors if known is None else known.vectors
+    training = "some of training" if known and known.is_thinned else "training"
+    # Few can be told apart by name.
+    names = {"structures": drawn["ids"].tolist()} if len(vectors) <= _NAMED else {}
     pictures = {}
     if len(base) > 2:
         plane = principal_plane(base)
@@ -115,13 +124,17 @@ def _draw(predictor: "Predictor", known: "Applicability | None", drawn: "dict[st
             groups = {"structures": points}
         else:
             is_outside = drawn["is_outside"]
-            groups = {"training": plane.project(base), "within": points[~is_outside], "outside": points[is_outside]}
-        pictures["map"] = insight.crystal_map(groups, shares=plane.shares)
+            groups = {training: plane.project(base), "within": points[~is_outside], "outside": points[is_outside]}
+            if names:
+                ids = drawn["ids"]
+                names |= {"within": ids[~is_outside].tolist(), "outside": ids[is_outside].tolist()}
+        pictures["map"] = insight.crystal_map(groups, shares=plane.shares, names=names)
         if predictor.scaler.task == "regression":
             first = predictor.scaler.names[0], predictor.scaler.units[0]
             pictures["map_prediction"] = insight.crystal_map(
-                ({"training": plane.project(base)} if known else {}) | {"structures": points},
+                ({training: plane.project(base)} if known else {}) | {"structures": points},
                 shares=plane.shares,
+                names=names,
                 values={"structures": drawn["values"]},
                 label=f"predicted {figures.axis_label(*first)}",
             )

@@ -160,11 +160,14 @@ def test_thinned_crystals_have_all_others_near_them(fitted: Applicability, predi
     # On a line, with a threshold of 2: all that is within 1.5 of an earlier one that is kept is left out.
     line = np.array([[0.0], [0.1], [5.0], [5.1], [7.0], [9.0], [8.0]], np.float32)
     names, spacing = tuple("abcdefg"), np.array([1.0, 2, 2, 2, 2, 2, 2])
-    hand = dataclasses.replace(fitted, ids=names, formulas=names, vectors=line, spacing=spacing, quantile=0.5)
+    labels = np.arange(7.0)[:, None]
+    hand = dataclasses.replace(
+        fitted, ids=names, formulas=names, labels=labels, vectors=line, spacing=spacing, quantile=0.5
+    )
     some = hand.thinned()
-    assert some.ids == some.formulas == tuple("acef")
+    assert some.ids == some.formulas == tuple("acef") and some.labels[:, 0].tolist() == [0, 2, 4, 5]
     assert some.threshold == hand.threshold == 2 and some.is_thinned and not hand.is_thinned
-    np.testing.assert_array_equal(some.vectors, line[[0, 2, 4, 5]].astype(np.float16))
+    np.testing.assert_array_equal(some.vectors, line[[0, 2, 4, 5]])
     # What was in any training crystal stays known; a smaller threshold would make far what was left out.
     crystals = rock_salt("Na", "Cl", 5.5), rock_salt("Na", "I", 6.5)
     assert reasons(fitted.thinned(), predictor, *crystals) == reasons(fitted, predictor, *crystals)
@@ -174,17 +177,28 @@ def test_thinned_crystals_have_all_others_near_them(fitted: Applicability, predi
 
 
 @pytest.mark.parametrize("offset", [3, 1000, 1e5])  # f16 has steps of 0.5 at 1000, and ends at 65504
-def test_no_training_crystal_is_far_from_the_thinned(fitted: Applicability, offset: float) -> None:
+def test_no_training_crystal_is_far_from_what_is_exported(
+    fitted: Applicability, offset: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vectors = np.random.default_rng(0).normal(offset, 1, (400, 8)).astype(np.float32)
     apart = np.linalg.norm(vectors[:, None] - vectors[None].astype(float), axis=-1) + np.diag([np.inf] * 400)
     names = tuple(map(str, range(400)))
     known = dataclasses.replace(
-        fitted, ids=names, formulas=names, vectors=vectors, spacing=apart.min(axis=1), quantile=0.95
+        fitted,
+        ids=names,
+        formulas=names,
+        labels=np.ones((400, 1)),
+        vectors=vectors,
+        spacing=apart.min(axis=1),
+        quantile=0.95,
     )
-    some = known.thinned()
-    assert 100 < len(some.ids) < 350
+    monkeypatch.setattr("cgcnn_jax.applicability._MOST_KEPT", vectors.size - 1)
+    some = known.for_others()
+    assert 100 < len(some.ids) < 350 and some.labels.shape == (len(some.ids), 0)
     assert some.nearest(vectors)[0].max() < 0.77 * known.threshold
     assert some.vectors.dtype == (np.float16 if offset == 3 else np.float32)
+    monkeypatch.setattr("cgcnn_jax.applicability._MOST_KEPT", vectors.size)
+    assert known.for_others().ids == names
 
 
 def test_training_crystals_are_found_by_id_in_the_data(fitted: Applicability, predictor: Predictor) -> None:

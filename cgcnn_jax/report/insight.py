@@ -1,6 +1,6 @@
 """Figures that explain predictions: a map of crystals by their vectors, and the gates of bonds by their length."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BINS = 24
-_ENOUGH = 30  # bonds in a bin whose median is drawn
+# Different lengths in a bin whose median is drawn: of a few crystals, whose bonds are many but equal, a line would seem a
+# trend.
+_ENOUGH = 30
 
 
 def crystal_map(
@@ -22,6 +24,7 @@ def crystal_map(
     shares: ArrayLike,
     values: Mapping[str, ArrayLike] | None = None,
     label: str = "",
+    names: Mapping[str, Sequence[str]] | None = None,
 ) -> "Figure":
     """Crystals in the plane of two coordinates of their vectors, such as the first principal components.
 
@@ -30,6 +33,7 @@ def crystal_map(
       shares: Of the vectors' variance along both axes, [2].
       values: Name of a set -> a number for each of its points, which then colours them.
       label: What the number is, with its unit.
+      names: Name of a set -> a name to write beside each of its points.
 
     Raises:
       ValueError: If there is no point, or values and points differ in number.
@@ -57,6 +61,17 @@ def crystal_map(
         else:
             axes.scatter(
                 xy[:, 0], xy[:, 1], color=PALETTE[(number - (len(points) > 1)) % len(PALETTE)], alpha=0.85, **style
+            )
+        for (x, y), text in zip(xy, (names or {}).get(name, ()), strict=False):
+            axes.annotate(
+                text,
+                (x, y),
+                xytext=(4, 3),
+                textcoords="offset points",
+                fontsize=8,
+                color="0.25",
+                zorder=9,
+                parse_math=False,
             )
     along = [f"component {number} ({share:.0%} of the variance)" for number, share in enumerate(np.asarray(shares), 1)]
     axes.set_xlabel(along[0], fontsize=12)
@@ -119,7 +134,7 @@ def _by_distance(axes: "Axes", d: np.ndarray, values: np.ndarray, top: float) ->
         axes.scatter(d, values, s=8, color=GREY, alpha=0.5, lw=0)
     edges = np.linspace(d.min(), d.max() + 1e-6, _BINS + 1)
     which = np.digitize(d, edges) - 1
-    full = [k for k in range(_BINS) if (which == k).sum() >= _ENOUGH]
+    full = [k for k in range(_BINS) if len(np.unique(d[which == k].round(4))) >= _ENOUGH]
     if len(full) > 1:
         middle = (edges[:-1] + edges[1:])[full] / 2
         low, median, high = np.array([np.quantile(values[which == k], (0.25, 0.5, 0.75)) for k in full]).T

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
@@ -31,9 +32,9 @@ def test_it_predicts_to_the_bit_what_the_run_predicts(
     )
     told = [row.pop("outside") for row in after]
     assert len(before) > 50 and after == [{key: row[key] for key in row if key != "outside"} for row in before]
-    # Fewer training crystals are kept, and yet none of them is unlike them.
+    # None of the training crystals is unlike them.
     known, seen = Applicability.load(exported), Predictor.restore(exported).about["split"]["train"]
-    assert known.is_thinned and len(known.ids) < len(seen)
+    assert list(known.ids) == seen and known.vectors.dtype == np.float16 and not known.labels.size
     assert {reason for reason, row in zip(told, after, strict=True) if row["id"] in seen} == {""}
     assert Predictor.restore(exported).digest() == Predictor.restore(trained).digest()
 
@@ -59,11 +60,22 @@ def test_it_knows_what_it_was_trained_on_without_the_data(
     run: Run, exported: Path, cif_folder: Path, tmp_path: Path
 ) -> None:
     trained_on = Applicability.load(exported).ids[0]
-    run("interpret", f"--workdir={exported}", f"--input={cif_folder / trained_on}.cif", f"--output={tmp_path / 'seen'}")
+    flags = [f"--workdir={exported}", f"--input={cif_folder / trained_on}.cif", f"--output={tmp_path / 'seen'}"]
+    assert "know" not in run("interpret", *flags).stderr
     row = next(csv.DictReader((tmp_path / "seen" / "neighbours.csv").open()))
     assert row["neighbour_1"] == trained_on and not row["reason"]
     assert not [name for name in row if name.startswith("volume")]  # labels stay at home
     assert float(row["distance_1"]) < 0.02 * float(row["threshold"])  # by rounding
+
+
+def test_interpretations_say_that_training_crystals_were_left_out(
+    run: Run, exported: Path, cif_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "few")
+    known = Applicability.load(folder).thinned()
+    known.save(folder)
+    done = run("interpret", f"--workdir={folder}", f"--input={cif_folder / 'x3.cif'}")
+    assert f"neighbours.csv and the maps know {len(known.ids)} of {len(known.spacing)} training crystals" in done.stderr
 
 
 def test_predictions_say_what_is_unlike_the_training_crystals(

@@ -9,7 +9,9 @@ from cgcnn_jax.report import insight
 
 def test_the_map_shows_every_crystal_at_its_place_and_counts_the_sets() -> None:
     groups = {"training": [[0, 0], [1, 2], [3, 1]], "within": np.zeros((0, 2)), "outside": [[5, 5]]}
-    figure = insight.crystal_map(groups, shares=[0.75, 0.125])
+    figure = insight.crystal_map(groups, shares=[0.75, 0.125], names={"outside": ["a$_1"], "within": []})
+    (text,) = figure.axes[0].texts
+    assert text.get_text() == "a$_1" and text.xy == (5, 5)
     axes = figure.axes[0]
     drawn = {one.get_label(): one.get_offsets() for one in axes.collections if isinstance(one, PathCollection)}
     assert list(drawn) == ["training (3)", "outside (1)"]
@@ -41,8 +43,8 @@ def test_maps_of_nothing_or_of_other_lengths_are_refused(groups, values, message
 
 
 def test_the_line_through_the_gates_is_the_median_of_each_bin() -> None:
-    # 40 bonds at 2 Å and 40 at 4 Å, with gates of 0 to 39/40 at both; half as much in the second convolution.
-    distances = np.repeat([2.0, 4.0], 40)
+    # 40 bonds near 2 Å and 40 near 4 Å, with gates of 0 to 39/40 at both; half as much in the second convolution.
+    distances = np.concatenate([2 + np.arange(40) / 1000, 4 + np.arange(40) / 1000])
     gates = np.tile(np.arange(40) / 40, 2)[:, None] * [[1, 0.5]]
     figure = insight.gates_by_distance(distances, gates, 3 * gates)
     panels = np.array(figure.axes).reshape(2, 2)
@@ -52,5 +54,7 @@ def test_the_line_through_the_gates_is_the_median_of_each_bin() -> None:
             np.testing.assert_allclose(line.get_ydata(), [factor * scale * 19.5 / 40] * 2)
             np.testing.assert_allclose(line.get_xdata(), [2, 4], atol=2 / insight._BINS)
     assert panels[0, 1].get_title("left") == "convolution 2"
+    # Bonds of two lengths show no course.
+    assert not insight.gates_by_distance(distances.round(1), gates, gates).axes[0].lines
     with pytest.raises(ValueError, match="gates need bonds"):
         insight.gates_by_distance([], np.zeros((0, 2)), np.zeros((0, 2)))
