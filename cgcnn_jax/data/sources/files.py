@@ -3,6 +3,7 @@
 import json
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,15 +27,16 @@ _NO_DOCUMENTS = (".cif", ".mcif", ".vasp")
 def read_files(paths: Iterable[str | Path], *, base: Path | None = None) -> Iterator[CrystalFile | Rejected]:
     """Structure files, and all those in the folders among `paths` (subfolders too), in the order of their names.
 
-    A folder's JSON is left alone, for not all of it is a structure's. The id is the file's name without its ending, led by
-    its subfolders, or by all of its folders below `base`.
+    A folder's JSON is left alone, for not all of it is a structure's. The id is the file's name without its ending, which it
+    keeps where another file of the folder differs in that alone, led by its subfolders, or by all of its folders below
+    `base`.
     """
     for path in (Path(path).expanduser() for path in paths):
         if path.is_dir():
             is_empty = True
-            for file in _walk(path):
+            for file in _walk(path, base or path):
                 is_empty = False
-                yield file if isinstance(file, Rejected) else CrystalFile(_id_of(file.relative_to(base or path)), file)
+                yield file
             if is_empty:
                 yield Rejected(str(path), f"{path}: a folder without structure files ({', '.join(_SUFFIXES)}, POSCAR)")
         elif path.is_file():
@@ -47,7 +49,7 @@ def read_files(paths: Iterable[str | Path], *, base: Path | None = None) -> Iter
 
 def holds_structures(folder: Path) -> bool:
     """Whether read_files finds structure files in a folder."""
-    return any(not isinstance(file, Rejected) for file in _walk(folder))
+    return any(not isinstance(file, Rejected) for file in _walk(folder, folder))
 
 
 def read_structure(path: Path) -> "Structure":
@@ -149,7 +151,7 @@ def _read_document(path: Path) -> "Structure":
     return Structure.from_dict({"lattice": document["lattice"], "sites": sites})
 
 
-def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path | Rejected]:
+def _walk(folder: Path, base: Path, above: tuple[str, ...] = ()) -> Iterator[CrystalFile | Rejected]:
     """Structure files of a folder and those below it, in the order of their paths; one folder's names in memory.
 
     Links are followed, but for one to a folder that it lies in (`above`), which would have no end.
@@ -163,14 +165,23 @@ def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path | Rejected
     except PermissionError as error:
         yield Rejected(str(folder), f"{folder}: cannot be listed ({error.strerror})")
         return
+    number = Counter(_id_of(Path(name)) for name, is_folder in names if not is_folder and _is_structure(name))
     for name, is_folder in names:
         path = folder / name
         if is_folder:
-            yield from _walk(path, (*above, real))
-        # POSCAR* and CONTCAR*, as pymatgen itself tells them.
-        elif _plain(path).suffix.lower() in _SUFFIXES or path.name.startswith(_NAMES):
+            yield from _walk(path, base, (*above, real))
+        elif _is_structure(name) and path.is_file():
+            is_only = number[_id_of(Path(name))] == 1
+            place = path.relative_to(base)
+            yield CrystalFile(_id_of(place) if is_only else printable(str(place)), path)
+        elif _is_structure(name):
             what = "a link that leads nowhere" if path.is_symlink() else "no file"
-            yield path if path.is_file() else Rejected(printable(str(path)), f"{printable(str(path))}: {what}")
+            yield Rejected(printable(str(path)), f"{printable(str(path))}: {what}")
+
+
+def _is_structure(name: str) -> bool:
+    # POSCAR* and CONTCAR*, as pymatgen itself tells them.
+    return _plain(Path(name)).suffix.lower() in _SUFFIXES or name.startswith(_NAMES)
 
 
 def _id_of(path: Path) -> str:

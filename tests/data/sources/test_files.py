@@ -50,6 +50,14 @@ def test_formats_and_ids(tmp_path, texts, cesium_chloride, name, kind, id):
     np.testing.assert_allclose(crystal.lattice, cesium_chloride.lattice, atol=1e-5)
 
 
+def test_files_that_differ_in_their_endings_keep_them(tmp_path, texts):
+    for name in ("Si.cif", "Si.vasp", "MgO.cif", "MgO.CIF", "deep/Si.cif", "deep/Ge.cif.gz", "Ge.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(texts["cif"])
+    ids = [entry.id for entry in read_files([tmp_path])]
+    assert ids == ["MgO.CIF", "MgO.cif", "Si.cif", "Si.vasp", "deep/Ge", "deep/Si"]
+
+
 def test_links_are_followed_and_those_that_lead_nowhere_told(tmp_path, texts):
     for name in ("in/a.cif", "elsewhere/b.cif"):
         (tmp_path / name).parent.mkdir()
