@@ -90,7 +90,7 @@ def _check_alike(first: Predictor, other: Predictor, names: tuple[str, str]) -> 
     if one != two:
         raise ValueError(
             f"the networks of an ensemble must predict the same; {names[0]} predicts {first.scaler.described}, {names[1]} "
-            f"{other.scaler.described}: leave one of them out"
+            f"{other.scaler.described}: leave one of them out, or let experiments.screen give each a column"
         )
     if first.featurizer != other.featurizer:
         raise ValueError(

@@ -98,6 +98,8 @@ def main() -> None:
         print(f"no pictures were drawn ({type(error).__name__}: {error})", file=sys.stderr)
     for line in evaluation.headline(scaler, measured, bounds):
         print(f"{name} ({len(index)} crystals) {line}")
+    if crystals.rejected:
+        print(f"{len(crystals.rejected)} crystals of the data are left out: {folder.path}/rejected.csv says why")
     print(f"results   {folder.path}/summary.json, predictions.csv")
 
 

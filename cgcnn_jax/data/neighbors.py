@@ -84,7 +84,7 @@ class WholeShells:
             r = self.num_neighbors - np.bincount(edges.receivers, ~in_last, n_atom)
             share = np.divide(r, m, out=np.ones(n_atom), where=m > 0)
             edges = edges._replace(weights=np.where(in_last, share[edges.receivers], 1.0))
-        return _checked(crystal, edges, f"within {self.cutoff} Å; raise graph.cutoff and bonds.cutoff")
+        return _checked(crystal, edges, f"within {self.cutoff} Å")
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class NearestK:
                 "bonds.cutoff, take whole "
                 "shells (graph.neighbors=shells), or leave the crystal out (data.on_error=skip)"
             )
-        return _checked(crystal, edges, f"within {self.cutoff} Å; raise graph.cutoff and bonds.cutoff")
+        return _checked(crystal, edges, f"within {self.cutoff} Å")
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Radius:
 
     def find(self, crystal: Crystal) -> Edges:
         edges = _sorted(_within(crystal, self.cutoff))
-        return _checked(crystal, edges, f"within {self.cutoff} Å; raise graph.cutoff and bonds.cutoff")
+        return _checked(crystal, edges, f"within {self.cutoff} Å")
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class VoronoiBonds:
         near = edges.distances < bound
         faces = [self._has_face(crystal, site, edges) for site in range(len(crystal.species)) if near.size]
         keep = near & np.concatenate(faces) if faces else near
-        return _checked(crystal, edges.take(keep), "by the Voronoi rule; raise graph.bond_tolerance")
+        return _checked(crystal, edges.take(keep), "by the Voronoi rule", "graph.bond_tolerance")
 
     def _has_face(self, crystal: Crystal, site: int, edges: Edges) -> np.ndarray:
         """Whether each edge of `site` (in the order of `edges`) crosses a face of its Voronoi cell."""
@@ -288,14 +288,14 @@ def _check_apart(crystal: Crystal, edges: Edges) -> None:
         )
 
 
-def _checked(crystal: Crystal, edges: Edges, where: str) -> Edges:
-    """Raises CrystalError for overlapping atoms and atoms without a neighbour `where`, which ends in a remedy."""
+def _checked(crystal: Crystal, edges: Edges, where: str, remedy: str = "graph.cutoff and bonds.cutoff") -> Edges:
+    """Raises CrystalError for overlapping atoms and atoms without a neighbour `where`; the remedy is to raise fields."""
     _check_apart(crystal, edges)
     lonely = np.flatnonzero(np.bincount(edges.receivers, minlength=len(crystal.species)) == 0)
     if len(lonely):
         site = int(lonely[0])
         raise CrystalError(
-            f"{crystal.id}: site {site} ({elements.symbol(crystal.species[site])}) has no neighbour {where} "
-            "or leave the crystal out (data.on_error=skip)"
+            f"{crystal.id}: site {site} ({elements.symbol(crystal.species[site])}) has no neighbour {where} (a gas, or "
+            f"a molecule in a box?); in training, raise {remedy} or leave the crystal out (data.on_error=skip)"
         )
     return edges

@@ -39,9 +39,9 @@ class Top:
         if self.k < 1:
             raise ValueError(f"the best {self.k} structures are none; ask for at least 1")
         if self.by and self.by not in known:
-            raise ValueError(f"no column {self.by!r} to rank by; choose one of {', '.join(known)}")
+            raise ValueError(f"no column {self.by!r} to rank by (--by); choose one of {', '.join(known)}")
         if not self.by and len(known) > 1:
-            raise ValueError(f"name the column to rank by; there are {', '.join(known)}")
+            raise ValueError(f"name the column to rank by with --by=COLUMN; there are {', '.join(known)}")
         return self.by or known[0]
 
 

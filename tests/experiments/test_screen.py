@@ -113,7 +113,7 @@ def test_stopped_killed_and_robbed_of_a_worker_it_accounts_for_every_structure(
     ("arguments", "message"),
     [
         (("--input=absent.jsonl",), "--input=absent.jsonl: no such file or folder"),
-        (("--input={lines}", "--by=gap", "--top=1"), "no column 'gap' to rank by; choose one of prediction"),
+        (("--input={lines}", "--by=gap", "--top=1"), "no column 'gap' to rank by (--by); choose one of prediction"),
         # Without the package, or without other ranks.
         (("--input={lines}", "--scheduler=mpi"), "--scheduler=mpi"),
     ],

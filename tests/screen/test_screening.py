@@ -216,7 +216,7 @@ def test_structures_that_kill_or_block_workers_are_rows(model: Path, crystals: l
         ({"time_limit": 0}, "time_limit must be above 0 s"),
         ({"format": "xlsx"}, "format must be one of parquet, csv"),
         ({"top": Top(0)}, "ask for at least 1"),
-        ({"top": Top(1, "gap")}, "no column 'gap' to rank by; choose one of prediction"),
+        ({"top": Top(1, "gap")}, "no column 'gap' to rank by \\(--by\\); choose one of prediction"),
     ],
 )
 def test_wrong_settings_are_told_before_anything_is_written(
@@ -229,7 +229,7 @@ def test_wrong_settings_are_told_before_anything_is_written(
 
 def test_the_column_to_rank_by_must_be_clear() -> None:
     columns = {"id": "text", "gap": "number", "bulk": "number"}
-    with pytest.raises(ValueError, match="name the column to rank by; there are gap, bulk"):
+    with pytest.raises(ValueError, match="name the column to rank by with --by=COLUMN; there are gap, bulk"):
         Top(1).column_of(columns)
 
 
