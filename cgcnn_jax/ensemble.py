@@ -1,5 +1,6 @@
 """Ensemble: several trained networks that predict as one, and say how far they agree."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -67,6 +68,10 @@ class Ensemble(TablePredictor):
         return portion_table(
             portion, self.columns(), both, lambda one: [*self.predictors[0].cells(one[0]), *one[1].tolist()]
         )
+
+    def digest(self) -> str:
+        """Changes when one of the networks does; see `Predictor.digest`."""
+        return hashlib.sha256(" ".join(network.digest() for network in self.predictors).encode()).hexdigest()
 
     def columns(self) -> list[str]:
         """Names of the columns that hold mean and spread, in `predict_entries`."""

@@ -46,8 +46,7 @@ class JudgingPredictor(TablePredictor):
 
     def digest(self) -> str:
         """Changes with the predictions and with what they are judged by."""
-        networks = [network.digest() for network in networks_of(self.predictor)]
-        return hashlib.sha256(" ".join([*networks, self.known.digest()]).encode()).hexdigest()
+        return hashlib.sha256(f"{self.predictor.digest()} {self.known.digest()}".encode()).hexdigest()
 
     def predict_portion(self, portion: Portion) -> pd.DataFrame:
         """A row per structure of a portion, as `predict_entries`."""

@@ -34,6 +34,9 @@ PREDICT = flags.DEFINE_enum(
 )
 SHARD_SIZE = flags.DEFINE_integer("shard_size", 1000, "Structures that a worker takes at a time.", lower_bound=1)
 FORMAT = flags.DEFINE_enum("format", "parquet", ["parquet", "csv"], "Of the parts; parquet needs pyarrow.")
+ENSEMBLE = flags.DEFINE_bool(
+    "ensemble", False, "Let the networks of all --workdir predict as one: their mean, and their spread in a column std."
+)
 OUTSIDE = flags.DEFINE_bool(
     "outside", False, "Also say in a column outside why a structure is unlike the training crystals of a model."
 )
@@ -48,6 +51,8 @@ def main() -> None:
     from cgcnn_jax.screen.screening import Top, screen
 
     cli.check_inputs(INPUT.value)
+    if ENSEMBLE.value and len(WORKDIR.value) < 2:
+        raise ValueError("--ensemble needs several --workdir, of networks that differ in their seeds")
     if not TOP.value:
         cli.refuse(BY, HIGHEST, unless="--top")
     where = PREDICT.value
@@ -60,7 +65,7 @@ def main() -> None:
     ):
         done = screen(
             items,
-            WORKDIR.value,
+            [WORKDIR.value] if ENSEMBLE.value else WORKDIR.value,
             OUTPUT.value,
             described=[_described(path) for path in INPUT.value],
             hire=functools.partial(cli.hire, WORKERS.value, cli.SCHEDULER.value),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from cgcnn_jax.ensemble import Ensemble
 from cgcnn_jax.judging import JudgingPredictor
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.screen import worker
@@ -72,7 +73,7 @@ class Screening:
 
 def screen(
     items: Iterable[Item],
-    models: Sequence[str | Path],
+    models: Sequence[str | Path | Sequence[str | Path]],
     output: str | Path,
     *,
     described: Sequence[str] = (),
@@ -90,7 +91,7 @@ def screen(
 
     Args:
       items: The structures, in the same order in every call; gone through once.
-      models: Work directories of training runs, which workers must see too.
+      models: Work directories of training runs, which workers must see too; several in one place are an Ensemble.
       output: Folder of the result; see screen.output.
       described: Names the input in the manifest.
       hire: Gives an executor of processes and the number of tasks it does at a time, or a function that tells it; called
@@ -117,13 +118,14 @@ def screen(
     """
     began = time.monotonic()
     _check(models, predict, shard_size, format, time_limit)
-    predictors = [worker.restore(model, judges=judge) for model in models]
-    named = _named(models, predictors)
+    places = [(model,) if isinstance(model, str | Path) else tuple(model) for model in models]
+    predictors = [worker.restore(place, judges=judge) for place in places]
+    named = _named(places, predictors)
     columns = _columns(named, predictors)
     ranked_by = top.column_of(columns) if top else ""
     manifest = {
         "models": [{"name": model.name, "digest": model.digest} for model in named],
-        "workdirs": [model.workdir for model in named],
+        "workdirs": [", ".join(model.workdirs) for model in named],
         "input": list(described),
         "shard_size": shard_size,
         "format": format,
@@ -229,7 +231,7 @@ class _Gathered:
         return pd.concat(ordered, ignore_index=True)
 
 
-def _check(models: Sequence[str | Path], predict: str, shard_size: int, format: str, time_limit: float) -> None:
+def _check(models: Sequence[object], predict: str, shard_size: int, format: str, time_limit: float) -> None:
     if not models:
         raise ValueError("screening needs a model; name the work directory of a training run")
     if predict not in ("worker", "parent"):
@@ -245,22 +247,24 @@ def _check(models: Sequence[str | Path], predict: str, shard_size: int, format: 
 
 
 def _named(
-    models: Sequence[str | Path], predictors: Sequence[Predictor | JudgingPredictor]
+    models: Sequence[Sequence[str | Path]], predictors: Sequence[Predictor | Ensemble | JudgingPredictor]
 ) -> tuple[worker.Model, ...]:
-    """The models, named by their folders, or by their paths if two folders have one name."""
-    paths = [Path(model).expanduser().absolute() for model in models]
+    """The models, named by their first folders, or by the paths of these if two folders have one name."""
+    paths = [tuple(Path(place).expanduser().absolute() for place in places) for places in models]
     if len(set(paths)) < len(paths):
-        raise ValueError(f"the same model is named twice among {', '.join(map(str, models))}")
-    names = [path.name for path in paths]
+        raise ValueError(f"the same model is named twice among {', '.join(str(places[0]) for places in models)}")
+    names = [first.name for first, *_ in paths]
     if len(set(names)) < len(names):
-        names = [str(model) for model in models]
+        names = [str(places[0]) for places in models]
     return tuple(
-        worker.Model(name, str(path), predictor.digest(), isinstance(predictor, JudgingPredictor))
-        for name, path, predictor in zip(names, paths, predictors, strict=True)
+        worker.Model(name, tuple(map(str, own)), predictor.digest(), isinstance(predictor, JudgingPredictor))
+        for name, own, predictor in zip(names, paths, predictors, strict=True)
     )
 
 
-def _columns(models: Sequence[worker.Model], predictors: Sequence[Predictor | JudgingPredictor]) -> dict[str, str]:
+def _columns(
+    models: Sequence[worker.Model], predictors: Sequence[Predictor | Ensemble | JudgingPredictor]
+) -> dict[str, str]:
     """Name -> text or number, of the parts."""
     found = {"id": "text", "formula": "text"}
     for model, predictor in zip(models, predictors, strict=True):

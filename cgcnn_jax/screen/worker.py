@@ -20,6 +20,7 @@ from cgcnn_jax.screen.shard import Item
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cgcnn_jax.ensemble import Ensemble
     from cgcnn_jax.judging import JudgingPredictor
     from cgcnn_jax.predict import Predictor
 
@@ -30,13 +31,13 @@ class Model:
 
     Attributes:
       name: Leads its columns where there are several models.
-      workdir: Folder of its training run, which every worker must see.
+      workdirs: Folder of its training run, or those of an ensemble's, which every worker must see.
       digest: Of the predictor; tells whether the folder still holds the same model.
       judges: Whether it says what lies outside of its training crystals.
     """
 
     name: str
-    workdir: str
+    workdirs: tuple[str, ...]
     digest: str
     judges: bool = False
 
@@ -78,7 +79,7 @@ class BuildAndPredict:
 
 def predict(
     models: Sequence[Model],
-    predictors: "Sequence[Predictor | JudgingPredictor]",
+    predictors: "Sequence[Predictor | Ensemble | JudgingPredictor]",
     featurizers: Sequence[Featurizer],
     portions: Sequence[Portion],
 ) -> "pd.DataFrame":
@@ -114,26 +115,26 @@ def _joined_reason(names: Sequence[str], reasons: Sequence[str]) -> str:
     return "; ".join(f"{name}: {reason}" for name, reason in zip(names, reasons, strict=True) if reason)
 
 
-def restore(workdir: str | Path, *, judges: bool) -> "Predictor | JudgingPredictor":
-    """The model of a folder; see `Predictor.restore` and `JudgingPredictor.restore`."""
+def restore(workdirs: Sequence[str | Path], *, judges: bool) -> "Predictor | Ensemble | JudgingPredictor":
+    """The model of a folder, or the ensemble of several; see `ensemble.restore` and `JudgingPredictor.restore`."""
+    from cgcnn_jax import ensemble
     from cgcnn_jax.judging import JudgingPredictor
-    from cgcnn_jax.predict import Predictor
 
-    return JudgingPredictor.restore(workdir) if judges else Predictor.restore(workdir)
+    return JudgingPredictor.restore(*workdirs) if judges else ensemble.restore(*workdirs)
 
 
 @functools.cache
-def _restored(models: tuple[Model, ...]) -> "list[Predictor | JudgingPredictor]":
+def _restored(models: tuple[Model, ...]) -> "list[Predictor | Ensemble | JudgingPredictor]":
     """The models, once for each worker.
 
     Raises:
       ValueError: If a folder holds another model than the screening began with.
     """
-    predictors = [restore(model.workdir, judges=model.judges) for model in models]
+    predictors = [restore(model.workdirs, judges=model.judges) for model in models]
     for model, predictor in zip(models, predictors, strict=True):
         if predictor.digest() != model.digest:
             raise ValueError(
-                f"{model.workdir}: the model changed while it was used for screening; screen again in another folder"
+                f"{', '.join(model.workdirs)}: the model changed while it was used for screening; screen again in another folder"
             )
     return predictors
 

@@ -194,6 +194,7 @@ def test_a_signal_stops_what_is_trained_next_too(watcher: type[Watcher], capsys:
     ("name", "arguments", "message"),
     [
         ("screen", ("--workdir=x", "--input=.", "--output=o", "--highest"), "--highest goes with --top"),
+        ("screen", ("--workdir=x", "--input=.", "--output=o", "--ensemble"), "--ensemble needs several --workdir"),
         (
             "sweep",
             ("--config=configs/sweeps/table_s1.py", "--workdir=x", "--trials=9"),

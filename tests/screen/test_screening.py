@@ -17,6 +17,7 @@ from cgcnn_jax.data.crystal import Crystal, CrystalFile, Rejected
 from cgcnn_jax.data.dataset import load
 from cgcnn_jax.data.sources import CrystalLine
 from cgcnn_jax.data.sources.jsonl import line_of
+from cgcnn_jax.ensemble import Ensemble
 from cgcnn_jax.judging import JudgingPredictor
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.screen.screening import Place, Screening, Top, screen
@@ -107,6 +108,26 @@ def test_what_is_unlike_the_training_crystals_is_told_if_asked(
         assert list(both[f"{model.name}:outside"]) == list(
             JudgingPredictor.restore(model).predict_entries(parsed)["outside"]
         )
+
+
+@pytest.mark.parametrize("hired", [hire, None])
+def test_several_networks_predict_as_one_if_asked(
+    hired: Any, crystals: list[Crystal], items: list[Item], tmp_path: Path
+) -> None:
+    train = [crystal.id for crystal in crystals[:10]]
+    folders = [save_model(tmp_path / f"seed_{seed}", seed=seed, train=train) for seed in (0, 1)]
+    predictor = Predictor.restore(folders[1])
+    Applicability.of_run(predictor, load(crystals, predictor.featurizer, [])).save(folders[1])
+    parsed = [item.parse() if isinstance(item, CrystalLine) else item for item in items]
+    found = rows(screen(items, [folders], tmp_path / "plain", hire=hired, shard_size=22))
+    pd.testing.assert_frame_equal(found, Ensemble.restore(folders).predict_entries(parsed), rtol=RTOL, atol=1e-5)
+    assert found["std"].dropna().min() > 0
+    found = rows(screen(items, [folders], tmp_path / "judged", hire=hired, shard_size=22, judge=True))
+    wanted = JudgingPredictor.restore(*folders).predict_entries(parsed)
+    pd.testing.assert_frame_equal(found, wanted, rtol=RTOL, atol=1e-5)
+    # Beside another, it is called by its first folder.
+    both = rows(screen(items, [folders, folders[0]], tmp_path / "both", shard_size=22))
+    assert {f"{folders[0]}:{name}" for name in ("prediction", "std")} < set(both.columns)
 
 
 def test_workers_of_either_kind_give_the_same(model: Path, items: list[Item], tmp_path: Path) -> None:
