@@ -156,7 +156,7 @@ class Crystal:
             if len(site.species) != 1 or not abs(occupancy - 1) <= 1e-3:  # NaN is partial, too
                 raise CrystalError(
                     f"{id}: site {number} ({site.species_string}) is partially occupied; only ordered crystals have a "
-                    "graph. Order it first (pymatgen OrderDisorderedStructureTransformation) or leave it out"
+                    "graph. Order it first (pymatgen, as docs/data.md shows) or leave it out"
                 )
             species.append(next(iter(site.species)).symbol)
         return cls.from_arrays(id, structure.lattice.matrix, species, structure.frac_coords, targets, split)
