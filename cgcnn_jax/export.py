@@ -10,6 +10,7 @@ import pandas as pd
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.applicability import FILE, Applicability
+from cgcnn_jax.data import sets, sources
 from cgcnn_jax.judging import JudgingPredictor
 from cgcnn_jax.predict import Predictor
 from cgcnn_jax.report import facts, finished, gallery, panels
@@ -70,12 +71,35 @@ def card(run: FinishedRun) -> str:
     return "\n\n".join(
         [
             f"# {title}",
+            *_origin(run),
             "```bash\npython -m experiments.predict --workdir=FOLDER --input=YOUR_CRYSTALS\n```",
             *(_section(panels.errors([shown], name, unit), f"Errors of {name}") for name, unit in run.units.items()),
             _section(facts.setup([shown])),
             _section(Panel("Hardware and software", tables={"": machine})),
         ]
     )
+
+
+def _origin(run: FinishedRun) -> list[str]:
+    """Of a public set: what it is, how much of it there was, its terms and whom to cite; nothing of other data."""
+    data = run.config["data"]
+    source = sources.SOURCES[data["source"]]
+    task = source.task(data["task"])
+    if task is None:
+        return []
+    # A benchmark is values and splits; its crystals are a set of their own.
+    names = dict.fromkeys([task.name, source.fetched(sources.Request(task=task.name)) or task.name])
+    found = [sets.SETS[name] for name in names if name in sets.SETS]
+    counts = run.summary["crystals"]
+    present = sum(counts.get(name, 0) for name in ("train", "val", "test", "unused"))
+    lines = [f"Learned from `{task.column}` of {task.name}, {present:,} of its {task.size:,} crystals."]
+    for label, texts in (
+        ("What it is", [one.about for one in found]),
+        ("Licence of the data", [one.licence for one in found]),
+        ("Cite", [one.cite for one in found]),
+    ):
+        lines += [f"- {label}: {'; '.join(dict.fromkeys(texts))}"] if texts else []
+    return ["\n".join([lines[0], "", *lines[1:]])]
 
 
 def _section(panel: Panel, title: str = "") -> str:

@@ -63,6 +63,19 @@ def test_a_card_has_errors_crystals_and_origin_but_no_path(tmp_path: Path) -> No
     assert errors["test"][0].startswith(f"{mae:.4g} [")
 
 
+def test_a_card_names_the_public_set_and_whom_to_cite(tmp_path: Path) -> None:
+    changes = {"data.source": "matbench", "data.task": "matbench_phonons"}
+    folder = write_run(tmp_path / "run", *regression(), changes=changes)
+    text = card(finished.read(folder))
+    assert (
+        "\n\nLearned from `last phdos peak` of matbench_phonons, 443 of its 1,265 crystals.\n\n- What it is: " in text
+    )
+    assert "Petretto et al., Sci. Data 5, 180065 (2018)" in text and "CC BY 4.0" in text
+    changes = {"data.source": "jarvis", "data.task": "megnet_gappbe"}
+    text = card(finished.read(write_run(tmp_path / "gaps", *regression(), changes=changes)))
+    assert "443 of its 69,239 crystals" in text and "; MP-2018.6.1, the MEGNet set" in text and "NIST" in text
+
+
 def test_what_has_no_number_is_undefined_on_a_card(tmp_path: Path) -> None:
     # One class in the test split: there is no area under a curve, and summary.json says null.
     labels, probabilities = classes()
