@@ -258,6 +258,20 @@ def check_inputs(paths: Iterable[str]) -> None:
             raise FileNotFoundError(f"--input={path}: no such file or folder")
 
 
+def tell_unread(paths: Iterable[str]) -> None:
+    """Says which files in the folders among --input are not read."""
+    from cgcnn_jax.data.sources import unread
+
+    for path in paths:
+        if others := unread(path):
+            kinds = ", ".join(f"{ending} {number}" for ending, number in others.most_common(5))
+            print(
+                f"{path}: {others.total()} files in it are not read ({kinds}); --input takes them by their own names if they "
+                "hold structures",
+                file=sys.stderr,
+            )
+
+
 def is_given(*names: str) -> bool:
     """Whether one of these flags is on the command line."""
     return any(argument.lstrip("-").partition("=")[0] in names for argument in sys.argv[1:] if argument[:1] == "-")

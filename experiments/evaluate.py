@@ -5,7 +5,8 @@ python -m experiments.evaluate --workdir=DIR --split=all --config.data.source=js
 
 test, val and train are the crystals of the run's split, by id, wherever the data now lie; all is every crystal of the
 data, those that the run was trained on included and counted. Several --workdir, of runs that differ in their seeds, are
-judged together: the mean of what they predict. The results lie in DIR/evaluation_SPLIT, or beside the several.
+judged together: the mean of what they predict. The results lie in DIR/evaluation_SPLIT, or beside the several; --output=NAME
+calls the folder evaluation_NAME, and --output=./FOLDER puts it where you say.
 """
 
 import os
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
     from cgcnn_jax.data.dataset import Dataset
     from cgcnn_jax.predict import Predictor
     from cgcnn_jax.scaling import TargetScaler
+    from cgcnn_jax.workdir import Workdir
 
 WORKDIR = flags.DEFINE_multi_string(
     "workdir", None, "Folder of a training run; several are an ensemble.", required=True
 )
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test", "all"], "Which crystals.")
-OUTPUT = flags.DEFINE_string("output", None, "Name of the results in the folder; the split if not given.")
+OUTPUT = flags.DEFINE_string("output", None, "Name of the results in the folder, or a path; the split if not given.")
 
 
 def main() -> None:
@@ -37,7 +39,7 @@ def main() -> None:
     from cgcnn_jax import config as configs
     from cgcnn_jax import evaluation
     from cgcnn_jax.ensemble import Ensemble, networks_of, restore
-    from cgcnn_jax.workdir import Workdir, environment
+    from cgcnn_jax.workdir import environment
     from experiments import data
 
     predictor = restore(*WORKDIR.value)
@@ -48,15 +50,8 @@ def main() -> None:
     cli.with_own_unit(config)
     configs.validate(config)
     _check_target(scaler, *configs.learned(config))
-    name = OUTPUT.value or SPLIT.value
-    if "/" in name:
-        raise ValueError(
-            f"--output={name}: name the results, which lie in the run's folder as evaluation_NAME; got a path"
-        )
     wanted = _split(networks, SPLIT.value) if SPLIT.value != "all" else []
-    places = [Workdir(one).path.absolute() for one in WORKDIR.value]
-    folder = Workdir(Path(os.path.commonpath(places)) / f"evaluation_{name}")
-    folder.path.mkdir(exist_ok=True)
+    folder = _folder()
     crystals = data.load(config, np.asarray(networks[0].weights.constants["atom_table"]))
     if SPLIT.value == "all":
         index = np.arange(len(crystals))
@@ -77,30 +72,44 @@ def main() -> None:
 
     measured = evaluation.measure(scaler, targets, values)
     bounds = evaluation.measure_intervals(scaler, targets, values)
+    judged = configs.to_dict(config)["data"]
+    if (folder.path / "summary.json").exists() and folder.summary().get("data") != judged:
+        print(f"{folder.path} had results of other data, which these replace; --output names another", file=sys.stderr)
     # What an earlier call wrote would be taken for this one's, were it stopped here.
     for old in (*folder.path.glob("*.png"), folder.path / "summary.json"):
         old.unlink(missing_ok=True)
     folder.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values, columns))
     folder.write_rejected(crystals.rejected)
     summary: dict[str, Any] = {
-        "metrics": {name: measured},
-        "intervals_95": {name: bounds},
+        "metrics": {SPLIT.value: measured},
+        "intervals_95": {SPLIT.value: bounds},
         "crystals": {"judged": len(index), "left_out": len(crystals.rejected)},
         **({"networks": WORKDIR.value} if len(networks) > 1 else {}),
-        "data": configs.to_dict(config)["data"],
+        "data": judged,
         **environment(),
     }
     folder.write_json("summary.json", summary)
     # The numbers are safe by now, whatever drawing runs into.
     try:
-        folder.save_figures(evaluation.pictures(scaler, targets, values, name))
+        folder.save_figures(evaluation.pictures(scaler, targets, values, SPLIT.value))
     except Exception as error:
         print(f"no pictures were drawn ({type(error).__name__}: {error})", file=sys.stderr)
     for line in evaluation.headline(scaler, measured, bounds):
-        print(f"{name} ({len(index)} crystals) {line}")
+        print(f"{SPLIT.value} ({len(index)} crystals) {line}")
     if crystals.rejected:
         print(f"{len(crystals.rejected)} crystals of the data are left out: {folder.path}/rejected.csv says why")
     print(f"results   {folder.path}/summary.json, predictions.csv")
+
+
+def _folder() -> "Workdir":
+    """Of the results, made. Raises OSError if that cannot be."""
+    from cgcnn_jax.workdir import Workdir
+
+    name = OUTPUT.value or SPLIT.value
+    places = [Workdir(one).path.absolute() for one in WORKDIR.value]
+    folder = Workdir(name if "/" in name else Path(os.path.commonpath(places)) / f"evaluation_{name}")
+    folder.path.mkdir(parents="/" in name, exist_ok=True)
+    return folder
 
 
 def _check_target(scaler: "TargetScaler", names: Sequence[str], units: Sequence[str]) -> None:

@@ -53,6 +53,7 @@ def main() -> None:
     output = Interpretation(OUTPUT.value or Path(WORKDIR.value) / "interpretation")
     output.check()
     cli.check_inputs(INPUT.value)
+    cli.tell_unread(INPUT.value)
     predictor = Predictor.restore(WORKDIR.value)
     known = None
     try:

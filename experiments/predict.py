@@ -37,6 +37,7 @@ def main() -> None:
 
     output = cli.output_file(OUTPUT.value, "a CSV") if OUTPUT.value else None
     predictor = _restore(WORKDIR.value)
+    cli.tell_unread(INPUT.value)
     with (
         cli.graph_workers(WORKERS.value) as executor,
         cli.bar(desc="predicting", unit="crystal", leave=False) as bar,

@@ -51,6 +51,7 @@ def main() -> None:
     from cgcnn_jax.screen.screening import Top, screen
 
     cli.check_inputs(INPUT.value)
+    cli.tell_unread(INPUT.value)
     if ENSEMBLE.value and len(WORKDIR.value) < 2:
         raise ValueError("--ensemble needs several --workdir, of networks that differ in their seeds")
     if not TOP.value:

@@ -85,7 +85,9 @@ def test_predictions_say_what_is_unlike_the_training_crystals(
     shutil.copy(cif_folder / f"{seen}.cif", tmp_path / "a.cif")
     Structure(Lattice.cubic(4.2), ["Xe", "Kr"], [[0, 0, 0], [0.5] * 3]).to(str(tmp_path / "b.cif"))
     (tmp_path / "c.cif").write_text("data_c\n_cell_length_a 3\n")
+    (tmp_path / "d.res").write_text("")
     done = run("predict", f"--workdir={exported}", f"--input={tmp_path}")
+    assert f"{tmp_path}: 1 files in it are not read (.res 1)" in done.stderr
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert list(rows[0]) == ["id", "formula", "prediction", "unit", "outside", "reason"]
     assert [bool(row["prediction"]) for row in rows] == [True, True, False]

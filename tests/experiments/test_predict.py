@@ -92,7 +92,10 @@ def test_three_lines_of_python_predict_structures_in_memory(trained: Path, cif_f
     assert list(table["formula"]) == list(again["formula"])
 
 
-def test_evaluate_repeats_the_test_error_and_judges_other_data(run: Run, trained: Path, cif_folder: Path) -> None:
+def test_evaluate_repeats_the_test_error_and_judges_other_data(
+    run: Run, trained: Path, cif_folder: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "results"
     expected = json.loads((trained / "summary.json").read_text())["metrics"]["test"]["mae"]
     (trained / "evaluation_test").mkdir(exist_ok=True)
     (trained / "evaluation_test" / "roc.png").write_text("of an earlier call")
@@ -107,9 +110,16 @@ def test_evaluate_repeats_the_test_error_and_judges_other_data(run: Run, trained
     for flag, labels in (("--config.data.unit=nm³/atom", "in nm³/atom"), ("--config.data.log10", "in log10(Å³/atom)")):
         wrong = run("evaluate", *on_all, flag, status=1).stderr
         assert "the network predicts " in wrong and labels in wrong
-    # Before the data, which are not there.
-    gone = ("--split=all", "--config.data.path=gone")
-    assert "got a path" in run("evaluate", on_all[0], *gone, "--output=results/all", status=1).stderr
+    # Elsewhere, if asked for, and not over others' without a word.
+    done = run("evaluate", *on_all, f"--output={elsewhere}/all")
+    summary = json.loads((elsewhere / "all" / "summary.json").read_text())
+    assert summary["crystals"] == {"judged": 60, "left_out": 0} and "replace" not in done.stderr
+    shutil.copytree(cif_folder, elsewhere / "cifs")
+    (elsewhere / "cifs" / "x0.cif").write_text("")
+    flags = (f"--config.data.path={elsewhere / 'cifs'}", "--config.data.on_error=skip", f"--output={elsewhere}/all")
+    done = run("evaluate", *on_all[:2], *flags)
+    assert f"{elsewhere}/all had results of other data, which these replace" in done.stderr
+    assert f"1 crystals of the data are left out: {elsewhere}/all/rejected.csv says why" in done.stdout
 
 
 def test_evaluate_tells_that_the_crystals_of_the_split_are_others(

@@ -8,6 +8,7 @@ from cgcnn_jax.data.sources.by_name import is_there as is_there
 from cgcnn_jax.data.sources.by_name import read_input as read_input
 from cgcnn_jax.data.sources.by_name import read_inputs as read_inputs
 from cgcnn_jax.data.sources.by_name import read_unparsed as read_unparsed
+from cgcnn_jax.data.sources.by_name import unread as unread
 from cgcnn_jax.data.sources.cdvae import read_cdvae as read_cdvae
 from cgcnn_jax.data.sources.demo import read_demo as read_demo
 from cgcnn_jax.data.sources.directory import read_directory as read_directory

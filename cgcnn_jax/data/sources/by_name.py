@@ -1,12 +1,15 @@
 """Input to predict for, whose kind its name tells."""
 
 import itertools
+import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.sources import ase, cdvae, files, jsonl, matbench
+from cgcnn_jax.data.sources.directory import TABLE
 from cgcnn_jax.data.sources.jsonl import CrystalLine
 
 _ASE = (".db", ".traj", ".extxyz", ".xyz")
@@ -45,6 +48,19 @@ def read_unparsed(path: str | Path) -> Iterator[Entry | Rejected | CrystalLine]:
     if not found:
         return iter([Rejected(str(path), f"{path}: no file matches")])
     return itertools.chain.from_iterable(_read(one, base) for one in found)
+
+
+def unread(path: str | Path) -> Counter[str]:
+    """Endings of the files in a folder of structure files that read_input leaves alone, and how many have each.
+
+    Hidden files do not count, and neither do the tables of the published layout.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir() or _lines_in(folder):
+        return Counter()
+    names = (name for _, _, files_in in os.walk(folder) for name in files_in if not name.startswith("."))
+    known = (TABLE, "atom_init.json")
+    return Counter(Path(name).suffix or name for name in names if name not in known and not files.is_structure(name))
 
 
 def is_there(path: str | Path) -> bool:

@@ -165,21 +165,22 @@ def _walk(folder: Path, base: Path, above: tuple[str, ...] = ()) -> Iterator[Cry
     except PermissionError as error:
         yield Rejected(str(folder), f"{folder}: cannot be listed ({error.strerror})")
         return
-    number = Counter(_id_of(Path(name)) for name, is_folder in names if not is_folder and _is_structure(name))
+    number = Counter(_id_of(Path(name)) for name, is_folder in names if not is_folder and is_structure(name))
     for name, is_folder in names:
         path = folder / name
         if is_folder:
             yield from _walk(path, base, (*above, real))
-        elif _is_structure(name) and path.is_file():
+        elif is_structure(name) and path.is_file():
             is_only = number[_id_of(Path(name))] == 1
             place = path.relative_to(base)
             yield CrystalFile(_id_of(place) if is_only else printable(str(place)), path)
-        elif _is_structure(name):
+        elif is_structure(name):
             what = "a link that leads nowhere" if path.is_symlink() else "no file"
             yield Rejected(printable(str(path)), f"{printable(str(path))}: {what}")
 
 
-def _is_structure(name: str) -> bool:
+def is_structure(name: str) -> bool:
+    """Whether read_files takes a file of this name in a folder."""
     # POSCAR* and CONTCAR*, as pymatgen itself tells them.
     return _plain(Path(name)).suffix.lower() in _SUFFIXES or name.startswith(_NAMES)
 

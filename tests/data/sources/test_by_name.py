@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cgcnn_jax.data.crystal import Crystal, CrystalFile, Rejected
-from cgcnn_jax.data.sources import CrystalLine, is_there, read_input, read_unparsed
+from cgcnn_jax.data.sources import CrystalLine, is_there, read_input, read_unparsed, unread
 from cgcnn_jax.data.sources.jsonl import line_of, read_jsonl
 
 
@@ -78,6 +78,16 @@ def test_a_pattern_is_all_that_it_matches_with_the_open_folders_in_the_ids(rock_
     assert isinstance(missing, Rejected) and missing.reason == f"{tmp_path}/a/P*.cif: no file matches"
     assert is_there(tmp_path / "a/N*.cif") and is_there(tmp_path / "Fe[1].cif")
     assert not is_there(tmp_path / "a/P*.cif") and not is_there(tmp_path / "N1.cif")
+
+
+def test_files_that_a_folder_holds_besides_are_counted(rock_salt: Crystal, tmp_path: Path) -> None:
+    for name in ("a.cif", "b/POSCAR", "id_prop.csv", "x.xyz", "b/y.xyz", "c.json", ".hidden", "README"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert unread(tmp_path) == {".xyz": 2, ".json": 1, "README": 1}
+    assert not unread(tmp_path / "a.cif") and not unread(tmp_path / "absent")
+    (tmp_path / "lines.jsonl").write_text("")
+    assert not unread(tmp_path)  # read as JSON lines
 
 
 def test_a_task_of_matbench_by_the_name_of_its_file(tmp_path: Path) -> None:
