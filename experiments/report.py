@@ -21,7 +21,7 @@ def main() -> None:
     except ImportError as error:
         raise ValueError(str(error)) from error
 
-    output = cli.output_file(OUTPUT.value or Path(WORKDIRS.value[0]) / "report.html", "an HTML")
+    output = cli.output_file(OUTPUT.value, "an HTML") if OUTPUT.value else Path(WORKDIRS.value[0]) / "report.html"
     path = page.write(WORKDIRS.value, output)
     print(f"report    {path} ({path.stat().st_size / 1e6:.1f} MB)")
 

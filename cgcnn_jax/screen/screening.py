@@ -249,13 +249,13 @@ def _check(models: Sequence[object], predict: str, shard_size: int, format: str,
 def _named(
     models: Sequence[Sequence[str | Path]], predictors: Sequence[Predictor | Ensemble | JudgingPredictor]
 ) -> tuple[worker.Model, ...]:
-    """The models, named by their first folders, or by the paths of these if two folders have one name."""
+    """The models, named by their first folders, or by the paths of all where two would have one name."""
     paths = [tuple(Path(place).expanduser().absolute() for place in places) for places in models]
     if len(set(paths)) < len(paths):
         raise ValueError(f"the same model is named twice among {', '.join(str(places[0]) for places in models)}")
     names = [first.name for first, *_ in paths]
     if len(set(names)) < len(names):
-        names = [str(places[0]) for places in models]
+        names = [", ".join(map(str, places)) for places in models]
     return tuple(
         worker.Model(name, tuple(map(str, own)), predictor.digest(), isinstance(predictor, JudgingPredictor))
         for name, own, predictor in zip(names, paths, predictors, strict=True)

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -125,9 +126,14 @@ def test_several_networks_predict_as_one_if_asked(
     found = rows(screen(items, [folders], tmp_path / "judged", hire=hired, shard_size=22, judge=True))
     wanted = JudgingPredictor.restore(*folders).predict_entries(parsed)
     pd.testing.assert_frame_equal(found, wanted, rtol=RTOL, atol=1e-5)
-    # Beside another, it is called by its first folder.
-    both = rows(screen(items, [folders, folders[0]], tmp_path / "both", shard_size=22))
-    assert {f"{folders[0]}:{name}" for name in ("prediction", "std")} < set(both.columns)
+    # Beside another, it is called by its first folder, or by all if the other begins with that one, too.
+    other = save_model(tmp_path / "other", seed=2)
+    both = rows(screen(items, [folders, other], tmp_path / "both", shard_size=22))
+    assert {"seed_0:prediction", "seed_0:std", "other:prediction"} < set(both.columns)
+    both = rows(screen(items, [folders, folders[0]], tmp_path / "same", shard_size=22))
+    wanted = Predictor.restore(folders[0]).predict_entries(parsed)["prediction"]
+    np.testing.assert_allclose(both[f"{folders[0]}:prediction"], wanted, rtol=RTOL, atol=1e-5)
+    assert f"{folders[0]}, {folders[1]}:std" in both
 
 
 def test_workers_of_either_kind_give_the_same(model: Path, items: list[Item], tmp_path: Path) -> None:
