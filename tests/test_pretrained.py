@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from cgcnn_jax import Predictor
+from cgcnn_jax import Predictor, interpret
 from cgcnn_jax import config as configs
 from cgcnn_jax.benchmark.tasks import SUITES, find_data
 from cgcnn_jax.data.crystal import Crystal
+from cgcnn_jax.interpret import Explanation
 from cgcnn_jax.judging import JudgingPredictor
 from cgcnn_jax.run import load_dataset
 
@@ -60,6 +61,26 @@ def test_bulk_moduli_are_those_measured() -> None:
     measured = np.array([value for _, value in MEASURED.values()])
     # DFT's own error and the network's.
     np.testing.assert_allclose(10 ** table["prediction"].to_numpy(float), measured, rtol=0.2)
+
+
+# Measured enthalpies of formation in kJ/mol of formula units at 298 K: CRC Handbook of Chemistry and Physics.
+HEATS = {"NaCl": -411.2, "LiF": -616.0, "MgO": -601.6, "GaAs": -71.0}
+KJ_PER_MOL = 96.485  # of 1 eV
+
+
+def test_formation_energies_are_those_measured_and_those_of_elements_none() -> None:
+    predictor = Predictor.restore(FOLDER / "formation_energy")
+    structures = [structure for structure, _ in MEASURED.values()]
+    values = dict(zip(MEASURED, predictor.predict(structures)["prediction"].astype(float), strict=True))
+    for name, heat in HEATS.items():
+        assert values[name] == pytest.approx(heat / KJ_PER_MOL / 2, abs=0.2), name
+    # Diamond lies above graphite: by 0.14 eV/atom in the Materials Project (mp-66).
+    for name, energy in {"C": 0.14, "Si": 0, "Cu": 0, "Al": 0}.items():
+        assert values[name] == pytest.approx(energy, abs=0.1), name
+    # What atoms contribute adds up to the prediction.
+    (one,) = interpret.explain(predictor, [Crystal.from_structure("MgO", MEASURED["MgO"][0])])
+    assert isinstance(one, Explanation) and one.contributions.shape == (8, 1)
+    assert one.contributions.mean() == pytest.approx(values["MgO"], rel=1e-5)
 
 
 # Gaps in eV by the local density approximation, F. Tran and P. Blaha, Phys. Rev. Lett. 102, 226401 (2009), Table I, at
