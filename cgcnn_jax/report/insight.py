@@ -45,6 +45,8 @@ def crystal_map(
     for name, one in coloured.items():
         if len(one) != len(points[name]):
             raise ValueError(f"{name!r} has {len(points[name])} points but {len(one)} values")
+    from matplotlib.patheffects import withStroke
+
     figure = new_figure(6.8 if coloured else 5.8, 5.2)
     axes = figure.add_subplot()
     limits = [f(v) for v in coloured.values() if len(v) for f in (np.nanmin, np.nanmax)]
@@ -69,9 +71,10 @@ def crystal_map(
                 xytext=(4, 3),
                 textcoords="offset points",
                 fontsize=8,
-                color="0.25",
+                color="0.1",
                 zorder=9,
                 parse_math=False,
+                path_effects=[withStroke(linewidth=2, foreground="white")],
             )
     along = [f"component {number} ({share:.0%} of the variance)" for number, share in enumerate(np.asarray(shares), 1)]
     axes.set_xlabel(along[0], fontsize=12)
