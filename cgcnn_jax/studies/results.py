@@ -100,7 +100,8 @@ def crossing(series: "Mapping[str, Sequence[Point]]", band: tuple[float, float] 
         if below:
             sentences.append(f"{convolution} is below {band[1]:g} {unit} from {below[-1].n_train:,} crystals on")
         else:
-            sentences.append(f"{convolution} does not end below {band[1]:g} {unit}")
+            how = "end" if any(one.error < band[1] for one in points) else "come"
+            sentences.append(f"{convolution} does not {how} below {band[1]:g} {unit}")
     return "The band is DFT against experiment as the paper quotes it: " + ", ".join(sentences) + "."
 
 

@@ -184,7 +184,8 @@ def test_pipes_and_names_that_are_no_text_are_no_hang_and_no_traceback(tmp_path)
     assert isinstance(entry, Rejected) and "neither a file nor a folder" in entry.reason
     with open(os.fsencode(tmp_path) + b"/\xff.cif", "w") as file:
         file.write(mutations.calcite())
-    (entry,) = read_files([tmp_path])
+    pipe, entry = read_files([tmp_path])
+    assert isinstance(pipe, Rejected) and pipe.reason.endswith("pipe.cif: no file")
     assert entry.id == "\\udcff" and len(entry.digest()) == 64 and len(entry.read().species) == 30
 
 
