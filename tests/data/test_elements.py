@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cgcnn_jax import config as configs
 from cgcnn_jax.data import elements
 from cgcnn_jax.data.elements import PAPER, RELEASED, Property
+from configs import base
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("CGCNN_DATA", ROOT.parent / "shared" / "data"))
@@ -224,6 +226,7 @@ def test_atom_init_is_read_and_its_gaps_count_as_unknown(tmp_path):
     assert features.dtype == np.float32
     np.testing.assert_array_equal(features[[0, 1, 2, 8]], [[0, 0], [1, 0], [0, 0], [0, 0.5]])
     assert features.shape == (9, 2)
+    assert configs.build_featurizer(base.get_config(), features).known_species == (1, 8)
 
 
 @pytest.mark.parametrize(
