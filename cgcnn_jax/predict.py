@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.data import batching, elements, sources
-from cgcnn_jax.data.crystal import Crystal, CrystalFile, Entry, Rejected
+from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.portion import Portion, build
 from cgcnn_jax.files import write_bytes
@@ -92,7 +92,7 @@ class TablePredictor:
         Returns:
           A row per structure, in input order; see `predict_entries`.
         """
-        return self.predict_entries(entries_of(structures))
+        return self.predict_entries(sources.entries_of(structures))
 
     def predict_entries(
         self,
@@ -329,7 +329,7 @@ class Predictor(TablePredictor):
         columns = ["id", "formula", *(["atom", "element"] if atoms else [])]
         names = [f"v_{k}" for k in range(self.model.features)]
         frames = []
-        for entries in portions(entries_of(structures)):
+        for entries in portions(sources.entries_of(structures)):
             portion = build(entries, self.featurizer)
             graphs = portion.store.graphs
             formulas = portion.store.formulas()
@@ -434,43 +434,6 @@ def describe(
         "data_digest": data_digest,
         "versions": versions(),
     }
-
-
-def entries_of(
-    structures: "Iterable[Structure | str | Path] | Structure | str | Path",
-) -> Iterable[Entry | Rejected]:
-    """Entries of pymatgen structures, of paths that `read_input` takes, or of the library's own crystals; several or one.
-
-    Raises:
-      ValueError: If there are two kinds, or another, or, when it is their turn, for what `read_input` does not read.
-    """
-    # A structure is itself an iterable, of its sites.
-    is_one = isinstance(structures, str | Path | Crystal | CrystalFile) or hasattr(structures, "lattice")
-    given: list[Any] = [structures] if is_one else list(structures)  # type: ignore[arg-type]
-    kinds = [_kind_of(number, one) for number, one in enumerate(given)]
-    if len(set(kinds)) > 1:
-        raise ValueError("give either structures or paths, not both at once")
-    match kinds[:1]:
-        case ["path"]:
-            return sources.read_inputs(given)
-        case ["entry"]:
-            return given
-        case _:
-            return sources.read_structures(given)
-
-
-def _kind_of(number: int, one: Any) -> str:
-    """Raises ValueError for what is neither a path, nor an entry, nor a pymatgen structure."""
-    if isinstance(one, str | Path):
-        return "path"
-    if isinstance(one, Crystal | CrystalFile):
-        return "entry"
-    if hasattr(one, "lattice"):
-        return "structure"
-    raise ValueError(
-        f"structure {number} is a {type(one).__module__}.{type(one).__name__}; give pymatgen structures or paths "
-        "(pymatgen.io.ase.AseAtomsAdaptor.get_structure makes one of an ase.Atoms)"
-    )
 
 
 def not_finite(id: str) -> str:

@@ -20,8 +20,8 @@ from cgcnn_jax.data.crystal import Crystal, Rejected
 from cgcnn_jax.data.dataset import load
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import WholeShells
-from cgcnn_jax.data.sources import Request, read, read_input
-from cgcnn_jax.predict import Predictor, entries_of
+from cgcnn_jax.data.sources import Request, entries_of, read, read_input
+from cgcnn_jax.predict import Predictor
 from cgcnn_jax.report import finished
 from cgcnn_jax.screen.output import Output
 from cgcnn_jax.sweep.space import check_space

@@ -22,6 +22,7 @@ from cgcnn_jax.data.sources.registry import SOURCES as SOURCES
 from cgcnn_jax.data.sources.registry import Request as Request
 from cgcnn_jax.data.sources.registry import Source as Source
 from cgcnn_jax.data.sources.registry import read as read
+from cgcnn_jax.data.sources.structures import entries_of as entries_of
 from cgcnn_jax.data.sources.structures import read_structures as read_structures
 
 
