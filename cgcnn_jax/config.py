@@ -45,6 +45,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.schedule": SCHEDULES,
 }
 _POSITIVE = (
+    "split.num_folds",
     "graph.num_neighbors",
     "graph.cutoff",
     "bonds.cutoff",
@@ -60,7 +61,6 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "data.workers",
     "data.fold",
-    "split.num_folds",
     "graph.shell_tolerance",
     "graph.quotient_tolerance",
     "graph.bond_tolerance",

@@ -270,6 +270,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
         config(split__ratios=(0.8, 0.2)),
         "config.split.ratios must be a tuple of 3 shares of train, val and test; got (0.8, 0.2)",
     ),
+    "no folds": (config(split__num_folds=0), "config.split.num_folds must be greater than 0; got 0"),
     "milestones that are no epochs": (
         config(optimizer__milestones=(0.5,)),
         "config.optimizer.milestones must be a tuple of epochs; got (0.5,)",
