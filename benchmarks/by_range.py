@@ -2,9 +2,9 @@
 
 python -m benchmarks.by_range --predictions=DIR/evaluation_test/predictions.csv --labels=0,1,2,4 [--spreads=0.01,0.05,0.1,0.2,0.5]
 
-Prints a Markdown table of the crystals between the given labels, with
-the share that is predicted no higher than the first and a tenth of the step from there to the second; and, of several
-networks that experiments.evaluate judged together, one of the crystals between given standard deviations.
+Prints a Markdown table of the crystals between the given labels, with the share that is predicted no higher than the first
+and a tenth of the step from there to the second; and, of several networks that experiments.evaluate judged together, one of
+the crystals between given standard deviations.
 """
 
 import argparse

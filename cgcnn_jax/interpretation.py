@@ -210,7 +210,7 @@ def neighbour_table(predictor: Predictor, known: Applicability, explained: _Expl
     done = _done(explained)
     k = min(k, len(known.ids))
     scaler, has_labels = predictor.scaler, known.labels.shape[1] > 0
-    columns = []
+    columns = [*predictor.columns(), "is_outside", "outside", "threshold"]
     for n in range(1, k + 1):
         columns += [f"neighbour_{n}", f"formula_{n}", f"distance_{n}"]
         columns += with_units([f"{name}_{n}" for name in scaler.names], scaler.units) if has_labels else []
@@ -219,12 +219,10 @@ def neighbour_table(predictor: Predictor, known: Applicability, explained: _Expl
         empty = np.array([one.vacuum for one in done])
         found = known.judge(concatenate([one.graphs for one in done]), empty, np.stack([one.vector for one in done]), k)
         for one, distances, places, reason in zip(done, *found, strict=True):
-            near = [
-                (known.ids[p], known.formulas[p], d, *known.labels[p]) for p, d in zip(places, distances, strict=True)
-            ]
-            judged[id(one)] = [*predictor.cells(one.values), bool(reason), reason, known.threshold]
-            judged[id(one)] += [cell for row in near for cell in row]
-    columns = [*predictor.columns(), "is_outside", "outside", "threshold", *columns]
+            cells = [*predictor.cells(one.values), bool(reason), reason, known.threshold]
+            for place, distance in zip(places, distances, strict=True):
+                cells += [known.ids[place], known.formulas[place], distance, *known.labels[place]]
+            judged[id(one)] = cells
     rows = [
         [one.id, None, *[None] * len(columns), one.reason]
         if isinstance(one, Rejected)

@@ -6,9 +6,10 @@ python -m experiments.benchmark --table --workdir=DIR --data=DATA [--contributio
 
 The crystals are the official files that experiments.fetch has brought, or JSON lines in DATA. Every fold is a run of
 experiments.train in DIR/TASK/fold_K; the same command goes on where it was stopped, or where other processes have what
-is left (exit status 75), and repeats nothing. DIR/TASK/record.json has the errors of a task, DIR/table.md all tasks beside the published errors. CONTRIBUTIONS is
-jarvis_leaderboard/contributions in a copy of github.com/usnistgov/jarvis_leaderboard, which has what its models predict
-for every crystal: the table then has their errors on the crystals judged here.
+is left (exit status 75), and repeats nothing. DIR/TASK/record.json has the errors of a task, DIR/table.md all tasks beside
+the published errors. CONTRIBUTIONS is jarvis_leaderboard/contributions in a copy of
+github.com/usnistgov/jarvis_leaderboard, which has what its models predict for every crystal: the table then has their
+errors on the crystals judged here.
 """
 
 import sys

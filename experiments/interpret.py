@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from cgcnn_jax.predict import Predictor
 
 PICTURES = ("map", "map_prediction", "gates")
-_NAMED = 30  # structures that maps show with their names at most
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
 INPUT = flags.DEFINE_multi_string("input", [], "File, folder or pattern (a/*.cif); may be given several times.")
@@ -115,27 +114,24 @@ def _draw(predictor: "Predictor", known: "Applicability | None", drawn: "dict[st
     vectors = drawn["vectors"]
     base = vectors if known is None else known.vectors
     training = "some of training" if known and known.is_thinned else "training"
-    # Few can be told apart by name.
-    names = {"structures": drawn["ids"].tolist()} if len(vectors) <= _NAMED else {}
     pictures = {}
     if len(base) > 2:
         plane = principal_plane(base)
         points = plane.project(vectors)
         if known is None:
             groups = {"structures": points}
+            names = {"structures": drawn["ids"]}
         else:
-            is_outside = drawn["is_outside"]
+            is_outside, ids = drawn["is_outside"], drawn["ids"]
             groups = {training: plane.project(base), "within": points[~is_outside], "outside": points[is_outside]}
-            if names:
-                ids = drawn["ids"]
-                names |= {"within": ids[~is_outside].tolist(), "outside": ids[is_outside].tolist()}
+            names = {"within": ids[~is_outside], "outside": ids[is_outside]}
         pictures["map"] = insight.crystal_map(groups, shares=plane.shares, names=names)
         if predictor.scaler.task == "regression":
             first = predictor.scaler.names[0], predictor.scaler.units[0]
             pictures["map_prediction"] = insight.crystal_map(
                 ({training: plane.project(base)} if known else {}) | {"structures": points},
                 shares=plane.shares,
-                names=names,
+                names={"structures": drawn["ids"]},
                 values={"structures": drawn["values"]},
                 label=f"predicted {figures.axis_label(*first)}",
             )

@@ -1,6 +1,6 @@
 """Figures that explain predictions: a map of crystals by their vectors, and the gates of bonds by their length."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BINS = 24
+_NAMED = 30  # crystals that a map shows with their names at most
 # Different lengths in a bin whose median is drawn: of a few crystals, whose bonds are many but equal, a line would seem a
 # trend.
 _ENOUGH = 30
@@ -24,7 +25,7 @@ def crystal_map(
     shares: ArrayLike,
     values: Mapping[str, ArrayLike] | None = None,
     label: str = "",
-    names: Mapping[str, Sequence[str]] | None = None,
+    names: Mapping[str, ArrayLike] | None = None,
 ) -> "Figure":
     """Crystals in the plane of two coordinates of their vectors, such as the first principal components.
 
@@ -33,7 +34,7 @@ def crystal_map(
       shares: Of the vectors' variance along both axes, [2].
       values: Name of a set -> a number for each of its points, which then colours them.
       label: What the number is, with its unit.
-      names: Name of a set -> a name to write beside each of its points.
+      names: Name of a set -> a name for each of its points, written beside them unless there are too many to read.
 
     Raises:
       ValueError: If there is no point, or values and points differ in number.
@@ -42,6 +43,9 @@ def crystal_map(
     if not points:
         raise ValueError("a map needs at least one crystal")
     coloured = {name: np.asarray(one, np.float64) for name, one in (values or {}).items() if name in points}
+    written = {name: np.asarray(one).tolist() for name, one in (names or {}).items()}
+    if sum(map(len, written.values())) > _NAMED:
+        written = {}
     for name, one in coloured.items():
         if len(one) != len(points[name]):
             raise ValueError(f"{name!r} has {len(points[name])} points but {len(one)} values")
@@ -64,7 +68,7 @@ def crystal_map(
             axes.scatter(
                 xy[:, 0], xy[:, 1], color=PALETTE[(number - (len(points) > 1)) % len(PALETTE)], alpha=0.85, **style
             )
-        for (x, y), text in zip(xy, (names or {}).get(name, ()), strict=False):
+        for (x, y), text in zip(xy, written.get(name, ()), strict=False):
             axes.annotate(
                 text,
                 (x, y),

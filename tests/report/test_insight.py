@@ -12,6 +12,8 @@ def test_the_map_shows_every_crystal_at_its_place_and_counts_the_sets() -> None:
     figure = insight.crystal_map(groups, shares=[0.75, 0.125], names={"outside": ["a$_1"], "within": []})
     (text,) = figure.axes[0].texts
     assert text.get_text() == "a$_1" and text.xy == (5, 5)
+    many = {"structures": np.arange(62).reshape(31, 2)}  # too many to be read
+    assert not insight.crystal_map(many, shares=[1, 0], names={"structures": ["x"] * 31}).axes[0].texts
     axes = figure.axes[0]
     drawn = {one.get_label(): one.get_offsets() for one in axes.collections if isinstance(one, PathCollection)}
     assert list(drawn) == ["training (3)", "outside (1)"]

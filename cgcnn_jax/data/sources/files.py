@@ -165,16 +165,16 @@ def _walk(folder: Path, base: Path, above: tuple[str, ...] = ()) -> Iterator[Cry
     except PermissionError as error:
         yield Rejected(str(folder), f"{folder}: cannot be listed ({error.strerror})")
         return
-    number = Counter(_id_of(Path(name)) for name, is_folder in names if not is_folder and is_structure(name))
+    ids = {name: _id_of(Path(name)) for name, is_folder in names if not is_folder and is_structure(name)}
+    number = Counter(ids.values())
     for name, is_folder in names:
         path = folder / name
         if is_folder:
             yield from _walk(path, base, (*above, real))
-        elif is_structure(name) and path.is_file():
-            is_only = number[_id_of(Path(name))] == 1
+        elif name in ids and path.is_file():
             place = path.relative_to(base)
-            yield CrystalFile(_id_of(place) if is_only else printable(str(place)), path)
-        elif is_structure(name):
+            yield CrystalFile(_id_of(place) if number[ids[name]] == 1 else printable(str(place)), path)
+        elif name in ids:
             what = "a link that leads nowhere" if path.is_symlink() else "no file"
             yield Rejected(printable(str(path)), f"{printable(str(path))}: {what}")
 
