@@ -10,6 +10,7 @@ import pandas as pd
 from cgcnn_jax.data.portion import Portion
 from cgcnn_jax.graph import CrystalGraphs
 from cgcnn_jax.predict import Predictor, TablePredictor, portion_table
+from cgcnn_jax.scaling import TargetScaler
 
 
 class Ensemble(TablePredictor):
@@ -18,14 +19,16 @@ class Ensemble(TablePredictor):
     Their spread says how much a prediction depends on the accidents of training. It is large where the training crystals
     say little, but no error bar: what all networks get wrong alike, it does not show.
 
+    Networks that learned several properties predict here those that all of them learned.
+
     `predict` and `predict_entries` have the mean in place of the prediction, and the spreads besides, in columns after the
     others: `std`, or with several properties or classes `std of COLUMN`.
 
     >>> Ensemble.restore(["runs/seed_0", "runs/seed_1"]).predict([structure])  # doctest: +SKIP
 
     Attributes:
-      predictors: At least two, of the same properties and graphs.
-      scaler: Property names and units.
+      predictors: At least two, of the same graphs, with at least one property in common.
+      scaler: Of the properties that all predict, in the order of the first.
       featurizer: Structure to graph.
     """
 
@@ -36,20 +39,28 @@ class Ensemble(TablePredictor):
           names: What errors call them; their numbers if not given.
 
         Raises:
-          ValueError: If there are less than two, if two are one, or if they learned different properties or graphs.
+          ValueError: If there are less than two, if two are one, or if they learned other graphs, or no property in common.
         """
         if len(predictors) < 2:
             raise ValueError(f"an ensemble needs at least two networks; got {len(predictors)}")
         self.predictors = tuple(predictors)
-        self.scaler, self.featurizer = predictors[0].scaler, predictors[0].featurizer
+        self.featurizer = predictors[0].featurizer
         names = names or [f"network {number}" for number in range(1, len(predictors) + 1)]
         seen: dict[str, str] = {}
+        shared = predictors[0].scaler
         for name, other in zip(names, predictors, strict=True):
-            _check_alike(predictors[0], other, (names[0], name))
+            shared = _shared(shared, other.scaler, name)
+            if predictors[0].featurizer != other.featurizer:
+                raise ValueError(
+                    f"the networks of an ensemble must see the same graphs and elements (config.graph, config.atoms); {name} "
+                    f"was trained on others than {names[0]}: leave one of them out"
+                )
             # Counted twice, a network would pull the mean to itself and agree with itself.
             if (digest := other.digest()) in seen:
                 raise ValueError(f"{seen[digest]} and {name} are the same network; leave one of them out")
             seen[digest] = name
+        self.scaler = shared
+        self._outputs = [one.scaler.places(shared.names) for one in predictors]
 
     @classmethod
     def restore(cls, workdirs: Iterable[str | Path]) -> "Ensemble":
@@ -59,15 +70,15 @@ class Ensemble(TablePredictor):
 
     def predict_graphs(self, graphs: CrystalGraphs) -> tuple[np.ndarray, np.ndarray]:
         """Mean and spread sqrt(sum_m (p_m - mean)^2 / (M - 1)) of the M networks' values, as `Predictor.predict_graphs`."""
-        values = np.stack([predictor.predict_graphs(graphs) for predictor in self.predictors])
+        values = np.stack(
+            [one.predict_graphs(graphs)[:, own] for one, own in zip(self.predictors, self._outputs, strict=True)]
+        )
         return values.mean(axis=0), values.std(axis=0, ddof=1)
 
     def predict_portion(self, portion: Portion) -> pd.DataFrame:
         """A row per structure of a portion, as `predict_entries`."""
         both = np.stack(self.predict_graphs(portion.store.graphs), axis=1)
-        return portion_table(
-            portion, self.columns(), both, lambda one: [*self.predictors[0].cells(one[0]), *one[1].tolist()]
-        )
+        return portion_table(portion, self.columns(), both, lambda one: [*self.scaler.cells(one[0]), *one[1].tolist()])
 
     def digest(self) -> str:
         """Changes when one of the networks does; see `Predictor.digest`."""
@@ -75,7 +86,7 @@ class Ensemble(TablePredictor):
 
     def columns(self) -> list[str]:
         """Names of the columns that hold mean and spread, in `predict_entries`."""
-        names = self.predictors[0].columns()
+        names = self.scaler.columns
         if self.scaler.task == "classification":
             return names + [f"std of {name}" for name in names[1:]]
         return [*names, "std"] if len(self.scaler.names) == 1 else names + [f"std of {name}" for name in names]
@@ -90,15 +101,15 @@ def networks_of(predictor: Predictor | Ensemble) -> tuple[Predictor, ...]:
     return predictor.predictors if isinstance(predictor, Ensemble) else (predictor,)
 
 
-def _check_alike(first: Predictor, other: Predictor, names: tuple[str, str]) -> None:
-    one, two = ((p.scaler.task, p.scaler.names, p.scaler.units, p.scaler.num_classes) for p in (first, other))
-    if one != two:
-        raise ValueError(
-            f"the networks of an ensemble must predict the same; {names[0]} predicts {first.scaler.described}, {names[1]} "
-            f"{other.scaler.described}: leave one of them out, or let experiments.screen give each a column"
-        )
-    if first.featurizer != other.featurizer:
-        raise ValueError(
-            f"the networks of an ensemble must see the same graphs and elements (config.graph, config.atoms); {names[1]} was "
-            f"trained on others than {names[0]}: leave one of them out"
-        )
+def _shared(first: TargetScaler, other: TargetScaler, name: str) -> TargetScaler:
+    """What the network `name` predicts of what those before it do. Raises ValueError if that is nothing."""
+    if first.task == other.task == "regression":
+        theirs = set(zip(other.names, other.units, strict=True))
+        if both := tuple(name for name, unit in zip(first.names, first.units, strict=True) if (name, unit) in theirs):
+            return first.only(both)
+    elif (first.task, first.names, first.num_classes) == (other.task, other.names, other.num_classes):
+        return first
+    raise ValueError(
+        f"the networks of an ensemble must have a property in common; {name} predicts {other.described}, those before it "
+        f"{first.described}: leave some out, or let experiments.screen give each a column"
+    )

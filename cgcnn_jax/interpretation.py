@@ -219,7 +219,7 @@ def neighbour_table(predictor: Predictor, known: Applicability, explained: _Expl
         empty = np.array([one.vacuum for one in done])
         found = known.judge(concatenate([one.graphs for one in done]), empty, np.stack([one.vector for one in done]), k)
         for one, distances, places, reason in zip(done, *found, strict=True):
-            cells = [*predictor.cells(one.values), bool(reason), reason, known.threshold]
+            cells = [*predictor.scaler.cells(one.values), bool(reason), reason, known.threshold]
             for place, distance in zip(places, distances, strict=True):
                 cells += [known.ids[place], known.formulas[place], distance, *known.labels[place]]
             judged[id(one)] = cells

@@ -54,7 +54,7 @@ class JudgingPredictor(TablePredictor):
         values, vectors = self._seeing.embed_graphs(graphs)
         reasons = self.known.judge(graphs, portion.store.vacuum, vectors).reasons
         if self.predictor is self._seeing:
-            table = portion_table(portion, self.predictor.columns(), values, self._seeing.cells)
+            table = portion_table(portion, self.predictor.columns(), values, self._seeing.scaler.cells)
         else:
             table = self.predictor.predict_portion(portion)
         outside = ["" if row is None else reasons[row] for row in portion.rows()]

@@ -26,7 +26,7 @@ from cgcnn_jax.data.portion import Portion, build
 from cgcnn_jax.files import write_bytes
 from cgcnn_jax.graph import CrystalGraphs, Offsets, PadBudget, members, offsets, select
 from cgcnn_jax.nn.model import CGCNN, Variables, init_variables
-from cgcnn_jax.scaling import TargetScaler, with_units
+from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.checkpoint import Checkpoints
 from cgcnn_jax.train.state import Weights
 from cgcnn_jax.train.step import embed_batch, inspect_batch, predict_batch
@@ -352,15 +352,11 @@ class Predictor(TablePredictor):
     def predict_portion(self, portion: Portion) -> pd.DataFrame:
         """A row per structure of a portion, as `predict_entries`."""
         values = self.predict_graphs(portion.store.graphs)
-        return portion_table(portion, self.columns(), values, self.cells)
+        return portion_table(portion, self.columns(), values, self.scaler.cells)
 
     def columns(self) -> list[str]:
         """Names of the columns that hold the predictions, in `predict_entries`."""
-        if self.scaler.task == "classification":
-            return ["class", *(f"probability_{k}" for k in range(self.scaler.num_classes))]
-        if len(self.scaler.names) == 1:
-            return ["prediction", "unit"]
-        return with_units(self.scaler.names, self.scaler.units)
+        return self.scaler.columns
 
     def digest(self) -> str:
         """Changes when a weight, a scale or a setting of the graphs or the network does."""
@@ -373,11 +369,6 @@ class Predictor(TablePredictor):
             content.update(jax.tree_util.keystr(path).encode())
             content.update(np.ascontiguousarray(leaf).data)
         return content.hexdigest()
-
-    def cells(self, values: np.ndarray) -> list[Any]:
-        if self.scaler.task == "classification":
-            return [int(values.argmax()), *values.tolist()]
-        return [float(values[0]), self.scaler.units[0]] if len(self.scaler.names) == 1 else values.tolist()
 
     def _budget_for(self, graphs: CrystalGraphs) -> PadBudget:
         """The shape in use, grown when a crystal does not fit, so that few shapes are compiled."""

@@ -1,7 +1,7 @@
 """Targets as the network sees them: scaled by the training split, and back."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -84,6 +84,37 @@ class TargetScaler:
     def n_output(self) -> int:
         """Outputs of the network: targets, or classes."""
         return self.num_classes if self.task == "classification" else len(self.names)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns that hold the predictions in tables: `class` and `probability_k`, or `prediction` and `unit`
+        of one property, or each of several with its unit."""
+        if self.task == "classification":
+            return ["class", *(f"probability_{k}" for k in range(self.num_classes))]
+        return ["prediction", "unit"] if len(self.names) == 1 else with_units(self.names, self.units)
+
+    def cells(self, values: np.ndarray) -> list[Any]:
+        """What stands in those columns for the values of a crystal, [n_output]."""
+        if self.task == "classification":
+            return [int(values.argmax()), *values.tolist()]
+        return [float(values[0]), self.units[0]] if len(self.names) == 1 else values.tolist()
+
+    def places(self, names: Iterable[str]) -> list[int]:
+        """Which outputs are these, properties by name; in classification all, which belong to one property."""
+        if self.task == "classification":
+            return list(range(self.n_output))
+        return [self.names.index(name) for name in names]
+
+    def only(self, names: tuple[str, ...]) -> "TargetScaler":
+        """That of some of the properties of a regression."""
+        kept = self.places(names)
+        return replace(
+            self,
+            names=names,
+            units=tuple(self.units[k] for k in kept),
+            mean=tuple(self.mean[k] for k in kept),
+            std=tuple(self.std[k] for k in kept),
+        )
 
     def scale(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scaled targets f32[n_graph, n_target], 0 where unknown, and bool[n_graph, n_target], True where known."""

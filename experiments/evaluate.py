@@ -5,7 +5,7 @@ python -m experiments.evaluate --workdir=DIR --split=all --config.data.source=js
 
 test, val and train are the crystals of the run's split, by id, wherever the data now lie; all is every crystal of the
 data, those that the run was trained on included and counted. Several --workdir, of runs that differ in their seeds, are
-judged together: the mean of what they predict. The results lie in DIR/evaluation_SPLIT, or beside the several; --output=NAME
+judged together: the mean of what they predict, of the properties that all of them learned. The results lie in DIR/evaluation_SPLIT, or beside the several; --output=NAME
 calls the folder evaluation_NAME, and --output=./FOLDER puts it where you say.
 """
 
@@ -44,8 +44,12 @@ def main() -> None:
 
     predictor = restore(*WORKDIR.value)
     networks = networks_of(predictor)
-    scaler = networks[0].scaler
+    scaler, own = predictor.scaler, networks[0].scaler
     config = configs.from_dict(networks[0].about["config"])
+    if scaler.names != own.names:
+        kept = own.places(scaler.names)
+        names, units = configs.target_names(config), configs.units(config)
+        config.data.target, config.data.unit = (",".join(one[k] for k in kept) for one in (names, units))
     cli.override(config, sys.argv[1:], "--config.data.")
     cli.with_own_unit(config)
     configs.validate(config)

@@ -94,10 +94,12 @@ def test_networks_of_different_things_are_no_ensemble(three: list[Predictor]) ->
     first = three[0]
     gap = TargetScaler("regression", ("gap",), ("eV",), (1.0,), (1.0,))
     of_gap = Predictor(first.model, first.weights, gap, first.featurizer, {})
-    with pytest.raises(ValueError, match=r"network 1 predicts energy \(eV/atom\), network 3 gap \(eV\): leave one"):
+    with pytest.raises(
+        ValueError, match=r"network 3 predicts gap \(eV\), those before it energy \(eV/atom\): leave some"
+    ):
         Ensemble([first, three[1], of_gap])
     three_classes = dataclasses.replace(CLASSES, num_classes=3)
-    with pytest.raises(ValueError, match="runs/a predicts 2 classes of is_metal, runs/b 3 classes of is_metal"):
+    with pytest.raises(ValueError, match="runs/b predicts 3 classes of is_metal, those before it 2 classes"):
         Ensemble(
             [
                 Predictor(first.model, first.weights, scaler, first.featurizer, {})
@@ -110,6 +112,36 @@ def test_networks_of_different_things_are_no_ensemble(three: list[Predictor]) ->
         Ensemble([first, farther])
     with pytest.raises(ValueError, match="needs at least two networks; got 1"):
         Ensemble([first])
+
+
+def test_networks_that_learned_several_properties_predict_what_all_of_them_learned(three: list[Predictor]) -> None:
+    energy = three[0]
+    both = TargetScaler("regression", ("gap", "energy"), ("eV", "eV/atom"), (1.0, -1.5), (2.0, 0.7))
+    of_both = make_predictor(pool="mean", scaler=both)
+    alone, other = energy.predict([SALT, CESIUM]), of_both.predict([SALT, CESIUM])
+    for networks in ([energy, of_both], [of_both, energy]):
+        ensemble = Ensemble(networks)
+        assert (ensemble.scaler.names, ensemble.scaler.mean) == (("energy",), (-1.5,))
+        table = ensemble.predict([SALT, CESIUM])
+        assert list(table.columns) == ["id", "formula", "prediction", "unit", "std", "reason"]
+        assert list(table["unit"]) == ["eV/atom"] * 2
+        mean = (alone["prediction"] + other["energy (eV/atom)"]) / 2
+        np.testing.assert_allclose(table["prediction"], mean, rtol=1e-12)
+    # The same name in another unit is another property.
+    in_meV = dataclasses.replace(both, units=("eV", "meV/atom"))
+    gap = Ensemble([of_both, Predictor(of_both.model, another(of_both, 0.5).weights, in_meV, of_both.featurizer, {})])
+    assert gap.columns() == ["prediction", "unit", "std"] and gap.scaler.names == ("gap",)
+    half = another(of_both, 0.5)
+    assert Ensemble([of_both, half]).columns() == [
+        "gap (eV)",
+        "energy (eV/atom)",
+        "std of gap (eV)",
+        "std of energy (eV/atom)",
+    ]
+    # Each shares a property with the first, and all three have none.
+    of_gap = make_predictor(pool="mean", scaler=both.only(("gap",)))
+    with pytest.raises(ValueError, match=r"network 3 predicts gap \(eV\), those before it energy \(eV/atom\)"):
+        Ensemble([of_both, energy, of_gap])
 
 
 def test_an_ensemble_is_judged_by_the_network_that_knows_its_training_crystals(three: list[Predictor]) -> None:

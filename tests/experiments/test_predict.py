@@ -156,6 +156,27 @@ def test_several_runs_are_judged_together(
         )
 
 
+def test_of_networks_that_learned_more_what_all_learned_is_judged(
+    run: Run, trained: Path, cif_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(cif_folder, tmp_path / "labels")
+    rows = [line.split(",") for line in (folder / "id_prop.csv").read_text().splitlines()]
+    (folder / "id_prop.csv").write_text("".join(f"{id},{1 / float(value)},{value}\n" for id, value in rows))
+    flags = [flag for flag in directory_flags(folder) if "target" not in flag and "unit" not in flag]
+    flags += ["--config.data.columns=density,volume", "--config.data.unit=1/Å³,Å³/atom"]
+    run("train", *flags, "--config.data.target=density,volume", f"--workdir={tmp_path / 'both'}", *TINY)
+    run("evaluate", f"--workdir={tmp_path / 'both'}", f"--workdir={trained}", f"--output={tmp_path / 'judged'}")
+    one, other, judged = (
+        read_csv((place / "predictions.csv").read_text()) for place in (trained, tmp_path / "both", tmp_path / "judged")
+    )
+    for a, b, both in zip(one, other, judged, strict=True):
+        assert both["id"] == a["id"] == b["id"] and both["target"] == a["target"]
+        values = [float(a["prediction"]), float(b["prediction:volume"])]
+        assert float(both["prediction"]) == pytest.approx(sum(values) / 2, rel=1e-5)
+    summary = json.loads((tmp_path / "judged" / "summary.json").read_text())
+    assert (summary["data"]["target"], summary["data"]["unit"]) == ("volume", "Å³/atom")
+
+
 @pytest.mark.slow
 def test_a_crystal_that_one_network_was_trained_on_judges_no_ensemble_unless_asked(
     run: Run, trained: Path, cif_folder: Path, tmp_path: Path
