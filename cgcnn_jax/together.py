@@ -102,7 +102,7 @@ def train_together(
       What became of each, in order, to be judged; None if the watcher stopped it, and the same call goes on.
 
     Raises:
-      ValueError: If a folder holds another run, or the data changed under this one.
+      ValueError: If a folder holds another run, these began with another configuration, or the data changed under them.
     """
     watcher, began = watcher or Watcher(), time.monotonic()
     crystals, config = setups[0].crystals, runs[0].config
@@ -126,10 +126,14 @@ def train_together(
                 watcher.message(line)
     shown = _Shown(watcher, [None if run.is_judged else run.place for run in runs])
     # Of the splits of all, digests: each has the id of every crystal once more.
-    about = {**{key: setups[0].about[key] for key in ("data_digest", "split")}, "splits": digests}
+    about = {
+        **{key: setups[0].about[key] for key in ("data_digest", "split")},
+        "splits": digests,
+        "configs": [configs.to_dict(run.config) for run in runs],
+    }
     with Checkpoints(checkpoints) as kept:
         before = kept.about()
-        _check_before(before, about)
+        _check_before(before, about, runs)
         lost = (before or {}).get("diverged") or [None] * len(runs)
         first = kept.latest_step() // max(settings.steps_per_epoch(len(setup.split["train"])) for setup in setups)
         for run, setup, has_diverged in zip(runs, setups, lost, strict=True):
@@ -165,10 +169,18 @@ def _digest(setup: Setup) -> str:
     return hashlib.sha256(json.dumps(setup.about["split"]).encode()).hexdigest()
 
 
-def _check_before(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
-    """Raises ValueError if a population began with other data or splits; one of an older version had one split."""
+def _check_before(before: Mapping[str, Any] | None, now: Mapping[str, Any], runs: Sequence[Run]) -> None:
+    """Raises ValueError if a population began with other data, splits or configurations.
+
+    One of an older version had one split, and does not tell its configurations.
+    """
     check_data(before, now)
-    if before is not None and before.get("splits", now["splits"]) != now["splits"]:
+    if before is None:
+        return
+    # Until they are judged their folders have no checkpoints, by which a run alone is known to have begun.
+    for run, stored, config in zip(runs, before.get("configs", now["configs"]), now["configs"], strict=True):
+        run.place.check_stored(stored, config)
+    if before.get("splits", now["splits"]) != now["splits"]:
         raise ValueError(
             "the split of one of the runs that train together changed since they began: crystals moved between train, "
             "val and test. Choose another --workdir, or restore the data"

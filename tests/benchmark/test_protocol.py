@@ -209,6 +209,22 @@ def test_an_ensemble_that_is_stopped_goes_on_and_its_first_networks_are_a_record
     assert run_task(config, TOY, crystals, tmp_path / "task") == read(whole)
 
 
+def test_networks_that_began_together_go_on_as_they_began_or_not_at_all(
+    config: ConfigDict, crystals: Path, tmp_path: Path
+) -> None:
+    def go(settings: ConfigDict, watcher: Watcher) -> dict[str, Any] | None:
+        with the_way_of_populations():
+            return run_task(settings, TOY, crystals, tmp_path, population=3, watcher=watcher)
+
+    assert go(config, StopsAfter(1)) is None
+    assert not (tmp_path / "fold_0" / "checkpoints").exists()
+    other = config.copy_and_resolve_references()
+    other.optimizer.learning_rate, other.train.epochs = 0.5, config.train.epochs + 1
+    with pytest.raises(ValueError, match=r"(?s)fold_0 holds a run with another configuration:.*learning_rate.*epochs"):
+        go(other, StopsAfter(9))
+    assert json.loads((tmp_path / "fold_0" / "config.json").read_text())["train"]["epochs"] == config.train.epochs
+
+
 def test_networks_that_train_together_make_the_record_of_those_that_train_alone(
     config: ConfigDict, crystals: Path, pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
