@@ -84,7 +84,7 @@ class SweepFolder:
         return place
 
     def close_population(self, number: int) -> None:
-        """Removes what only a population in training needs; its trials have ended."""
+        """Removes what only a population in training needs; its trials have ended, or none of it is saved."""
         shutil.rmtree(self.population(number))
 
     def has_ended(self, number: int) -> bool:

@@ -18,6 +18,7 @@ from cgcnn_jax.run import Load, Watcher, load_dataset, run
 from cgcnn_jax.sweep.folder import SweepFolder
 from cgcnn_jax.sweep.space import MEMBER_FIELDS, Overrides, with_overrides
 from cgcnn_jax.together import Run, fits_together, prepare_together, train_together
+from cgcnn_jax.train.checkpoint import has_whole
 from cgcnn_jax.train.loop import Diverged
 
 
@@ -103,6 +104,11 @@ def _train_all(
     command: str,
 ) -> None:
     """Trains what no other process trains, until all is done or it is stopped."""
+    for first in folder.populations():
+        with folder.lock_if_free(_lock_of(first)) as is_mine:
+            # It died before it saved anything, for want of memory perhaps: its trials may be cut anew.
+            if is_mine and not has_whole(folder.population(first) / "checkpoints"):
+                folder.close_population(first)
     for group in _groups(trials, folder.populations(), population):
         with contextlib.ExitStack() as held:
             if not held.enter_context(folder.lock_if_free(_lock_of(group[0]))):
@@ -143,6 +149,8 @@ def make_trial(config: ConfigDict, number: int, overrides: Overrides) -> Trial:
     """Raises ValueError, naming the trial, if its configuration is wrong."""
     try:
         own = with_overrides(config, overrides)
+        if "data.target" in overrides and "data.unit" not in overrides:
+            own.data.unit = ""  # the file's is that of the file's property
         configs.validate(own)
     except ValueError as error:
         raise ValueError(f"trial {number} ({overrides}): {error}") from error

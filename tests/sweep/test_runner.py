@@ -168,6 +168,13 @@ def test_trials_may_choose_what_is_learned(tmp_path):
     own.data.target = ""
     assert run_sweep(own, [{"data.target": "Z"}], tmp_path, data=load)
     assert pd.read_csv(tmp_path / "results.csv")["data.target"].tolist() == ["Z"]
+    # The file's unit is that of its own property.
+    own = config()
+    own.data.unit = "eV"
+    units = [make_trial(own, 0, one).config.data.unit for one in ({}, {"data.target": "Z"})]
+    assert units == ["eV", ""]
+    given = make_trial(own, 0, {"data.target": "Z", "data.unit": "GPa"})
+    assert given.config.data.unit == "GPa"
 
 
 def groups(overrides, begun, size):
@@ -208,6 +215,24 @@ def test_what_another_process_trains_is_left_to_it(tmp_path):
 
     with folder.lock("population_0000"):
         assert not run_sweep(config(), TRIALS[:3], tmp_path, data=refuse)
+
+
+def test_a_population_that_saved_nothing_may_be_made_smaller(tmp_path, monkeypatch):
+    folder, sizes = SweepFolder(tmp_path), []
+
+    def short_of_memory(runs, setups, checkpoints, **options):
+        sizes.append(len(runs))
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(runner, "train_together", short_of_memory)
+    for population in (3, 2):
+        with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+            run_sweep(config(), TRIALS[:3], tmp_path, population=population, data=load)
+    assert sizes == [3, 2]
+    # Not that of another process, which may be about to save.
+    with folder.lock("population_0000"):
+        assert not run_sweep(config(), TRIALS[:3], tmp_path, population=1, data=load, watcher=StopAfter(0))
+    assert folder.populations() == {0: [0, 1]}
 
 
 def test_a_population_of_what_is_left_is_locked_under_its_own_first_trial_too(tmp_path):
