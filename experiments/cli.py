@@ -16,11 +16,10 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
+from cgcnn_jax import memory
 from experiments import allocator, compilation
 
 _SECONDS_FOR_SCHEDULER = 15  # in which a scheduler that restarts is back
-# How a lack of memory is told by threads of Python and by XLA, the accelerator's included.
-_WANTS_MEMORY = ("can't start new thread", "RESOURCE_EXHAUSTED")
 # config_flags raises whatever reading a configuration runs into.
 _OF_CONFIGS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError)
 STOPPED = 75  # exit status of a run that was stopped and can go on; EX_TEMPFAIL of sysexits.h
@@ -65,7 +64,8 @@ def run(
         _fail(*(("interrupted; the same command goes on", STOPPED) if goes_on else ("interrupted", 130)))
     except (ValueError, OSError, RuntimeError, MemoryError, ImportError) as error:
         message = str(error) or repr(error)
-        wants_memory = isinstance(error, MemoryError) or any(one in message for one in _WANTS_MEMORY)
+        # Threads of Python tell it in their own words.
+        wants_memory = memory.is_lacking(error) or "can't start new thread" in message
         if TRACEBACK.value or (type(error).__module__.startswith("jax") and not wants_memory):
             raise
         if wants_memory:

@@ -11,6 +11,7 @@ LEVELS = {
     "graph": 0,
     "scaling": 0,
     "files": 0,
+    "memory": 0,
     "torchfile": 1,
     "data": 1,
     "nn": 1,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
+from cgcnn_jax import memory
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.predict import Misfit
 from cgcnn_jax.run import Load, Watcher, load_dataset
@@ -26,6 +27,8 @@ _STUDY = "sweep"
 # Trials that are never pruned because there is nothing to compare with, and the share of the epochs before which none is.
 _STARTUP_TRIALS = 5
 _WARMUP_SHARE = 0.2
+# A trial that changes one of these may want memory that another choice does not.
+_LARGER = ("atoms.", "bonds.", "data.", "graph.", "model.", "train.batch_size")
 
 
 def run_search(
@@ -119,6 +122,13 @@ def _try_one(
             except (_Unusable, Misfit) as error:
                 watcher.message(f"\n{error}")
                 folder.end_failed(number, overrides, error)
+            except (MemoryError, RuntimeError) as error:
+                # Left behind, it would be the first that the same command takes up.
+                if not (memory.is_lacking(error) and any(name.startswith(_LARGER) for name in overrides)):
+                    raise
+                reason = _Unusable(f"trial {number} ({overrides}): not enough memory ({str(error) or repr(error)})")
+                watcher.message(f"\n{reason}")
+                folder.end_failed(number, overrides, reason)
             else:
                 if not has_ended and not pruning.is_pruned:
                     return False
@@ -127,9 +137,9 @@ def _try_one(
         record = folder.record(number)
         # One that diverged or failed, too, is to be kept away from, which optuna learns of pruned trials alone.
         if record["status"] == FINISHED:
-            study.tell(number, record["val_error"])
+            study.tell(number, record["val_error"], skip_if_finished=True)  # another process may have told it meanwhile
         else:
-            study.tell(number, state=optuna.trial.TrialState.PRUNED)
+            study.tell(number, state=optuna.trial.TrialState.PRUNED, skip_if_finished=True)
     watcher.ended(record, len(folder.ended()), n_trial)
     with folder.lock("search"):
         folder.write_table()

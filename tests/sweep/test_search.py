@@ -185,6 +185,45 @@ def test_a_network_that_old_weights_do_not_fit_fails_by_itself(tmp_path):
     assert table["reason"][~fits].str.contains("the weights of config.init_from do not fit this network").all()
 
 
+def test_a_choice_too_large_for_the_memory_fails_by_itself(quick, tmp_path, monkeypatch):
+    trains = search.train_one
+
+    def short_of_memory(trial, *others):
+        if trial.config.model.num_convs == 3:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17592186044416 bytes.")
+        return trains(trial, *others)
+
+    monkeypatch.setattr(search, "train_one", short_of_memory)
+    assert run_search(config(), WIDE, tmp_path, 12, data=load)
+    table = pd.read_csv(tmp_path / "results.csv")
+    large = table["model.num_convs"] == 3
+    assert 0 < large.sum() < 12
+    assert (table["status"] == np.where(large, "failed", "finished")).all()
+    assert table["reason"][large].str.contains("not enough memory .RESOURCE_EXHAUSTED").all()
+
+    # A trial that is as large as all others is not to blame, nor is any for another error.
+    def always(trial, *others):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(search, "train_one", always)
+    alike = {"optimizer.learning_rate": Uniform(1e-3, 1e-2, log=True)}
+    for number, (message, space) in enumerate([("RESOURCE_EXHAUSTED: Out", alike), ("a wire is loose", WIDE)]):
+        with pytest.raises(RuntimeError, match=message):
+            run_search(config(), space, tmp_path / str(number), 2, data=load)
+
+
+def test_a_trial_that_another_process_told_is_not_told_twice(quick, tmp_path, monkeypatch):
+    tell = optuna.Study.tell
+
+    def told_before(study, number, *arguments, **named):
+        tell(study, number, *arguments)
+        tell(study, number, *arguments, **named)
+
+    monkeypatch.setattr(optuna.Study, "tell", told_before)
+    assert run_search(config(), WIDE, tmp_path, 2, data=load)
+    assert [trial.state for trial in journal(tmp_path)] == [STATES.COMPLETE] * 2
+
+
 def test_a_search_of_which_nothing_can_be_trained_ends(quick, tmp_path):
     space = {"model.crystal_layers": [1, 2], "model.pool": ["site"]}
     with pytest.raises(ValueError, match=r"none of 5 trials can be trained; the last: trial 4 .*model\.pool=site"):
