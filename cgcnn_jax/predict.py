@@ -279,12 +279,17 @@ class Predictor(TablePredictor):
     def variables_for(self, model: CGCNN, atom_table: np.ndarray, scaler: TargetScaler) -> Variables:
         """The weights as initial variables of a network to be trained on.
 
-        The output layer takes up the difference of the scalers, so that training starts from these predictions.
+        The output layer takes up the difference of the scalers, so that training starts from these predictions: those of the
+        properties of the same names, if these have them all, or else by their order.
 
         Raises:
           Misfit: If the network has parameters of other names or shapes, naming the first, or another element table.
         """
-        mine = self.weights.variables()
+        mine, old = self.weights.variables(), self.scaler.as_in(scaler)
+        if old.names != self.scaler.names:
+            kept = np.array(self.scaler.places(old.names))
+            output = {name: leaf[..., kept] for name, leaf in mine["params"]["output"].items()}
+            mine = mine | {"params": mine["params"] | {"output": output}}
         wanted = _shapes(model)
         have, want = (
             {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
@@ -294,7 +299,8 @@ class Predictor(TablePredictor):
             if have.get(name) != want.get(name):
                 raise Misfit(
                     f"the weights of config.init_from do not fit this network: {name} is {have.get(name)} there and "
-                    f"{want.get(name)} here; set config.model, config.atoms and config.bonds as in its config.json"
+                    f"{want.get(name)} here; set config.model, config.atoms and config.bonds as in its config.json, and learn "
+                    "as many properties, or some of its own (config.data.target)"
                 )
         if not np.array_equal(mine["constants"]["atom_table"], atom_table):
             raise Misfit(
@@ -303,9 +309,9 @@ class Predictor(TablePredictor):
             )
         if scaler.task == "classification":
             return mine
-        old_std, new_std = np.array(self.scaler.std), np.array(scaler.std)
+        old_std, new_std = np.array(old.std), np.array(scaler.std)
         output = jax.device_get(mine["params"]["output"])
-        shift = (np.array(self.scaler.mean) - np.array(scaler.mean)) / new_std
+        shift = (np.array(old.mean) - np.array(scaler.mean)) / new_std
         scaled = {
             "kernel": jnp.asarray(output["kernel"] * (old_std / new_std), jnp.float32),
             "bias": jnp.asarray(output["bias"] * (old_std / new_std) + shift, jnp.float32),

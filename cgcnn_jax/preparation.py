@@ -90,7 +90,7 @@ def _variables_of_init_from(
     )
     other = configs.differences(old, new)
     variables = start.variables_for(model, atom_table, scaler)
-    if start.scaler.units != scaler.units:
+    if start.scaler.as_in(scaler).units != scaler.units:
         tell(
             f"the weights of init_from predict {start.scaler.described}, and the labels are {scaler.described}: in another unit "
             "their first predictions are far off (config.data.unit names the labels', config.data.log10 takes logarithms)"

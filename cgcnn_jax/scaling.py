@@ -116,6 +116,11 @@ class TargetScaler:
             std=tuple(self.std[k] for k in kept),
         )
 
+    def as_in(self, other: "TargetScaler") -> "TargetScaler":
+        """That of the other's properties, in its order, if this regression has them all; itself if not."""
+        is_part = self.task == other.task == "regression" and set(other.names) <= set(self.names)
+        return self.only(other.names) if is_part else self
+
     def scale(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scaled targets f32[n_graph, n_target], 0 where unknown, and bool[n_graph, n_target], True where known."""
         known = ~np.isnan(targets)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from pymatgen.core import Structure
 
 from cgcnn_jax import Predictor, evaluation, reference
 from cgcnn_jax import config as configs
@@ -16,13 +17,16 @@ from cgcnn_jax.applicability import Applicability
 from cgcnn_jax.data import dataset, duplicates
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.predict import Misfit
 from cgcnn_jax.preparation import facts
 from cgcnn_jax.report import page
 from cgcnn_jax.run import RunResult, Watcher
 from cgcnn_jax.run import run as run_and_report
 from cgcnn_jax.scaling import TargetScaler
+from cgcnn_jax.train.state import Weights
 from cgcnn_jax.workdir import Workdir
 from configs import formation_energy
+from tests.predictors import make_predictor
 
 pytestmark = pytest.mark.usefixtures("quicker_compiling")
 
@@ -152,6 +156,30 @@ def test_fine_tuning_tells_that_the_unit_is_another(
         line.startswith("the weights of init_from predict Z, and the labels are Z (GPa): in another unit")
         for line in told.messages
     )
+
+
+def test_fine_tuning_finds_properties_by_their_names() -> None:
+    both = TargetScaler("regression", ("gap", "energy"), ("eV", "eV/atom"), (1.0, -1.5), (2.0, 0.7))
+    old = make_predictor(pool="mean", scaler=both)
+    table = np.asarray(old.weights.constants["atom_table"])
+
+    def outputs(scaler: TargetScaler) -> np.ndarray:
+        model = dataclasses.replace(old.model, n_output=scaler.n_output)
+        variables = old.variables_for(model, table, scaler)
+        weights = Weights(variables["params"], variables["batch_stats"], variables["constants"])
+        return Predictor(model, weights, scaler, old.featurizer, {}).predict_graphs(graphs)
+
+    salt = Structure([[0, 2.82, 2.82], [2.82, 0, 2.82], [2.82, 2.82, 0]], ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    graphs = old.featurizer(Crystal.from_structure("salt", salt)).graphs
+    gap, energy = old.predict_graphs(graphs)[0]
+    other_scale = TargetScaler("regression", ("energy", "gap"), ("eV/atom", "eV"), (-2.0, 1.2), (0.9, 1.8))
+    np.testing.assert_allclose(outputs(other_scale), [[energy, gap]], rtol=1e-5)
+    np.testing.assert_allclose(outputs(other_scale.only(("energy",))), [[energy]], rtol=1e-5)
+    # Others are taken by their order, and as many.
+    renamed = dataclasses.replace(both, names=("gap_hse", "energy"))
+    np.testing.assert_allclose(outputs(renamed), [[gap, energy]], rtol=1e-5)
+    with pytest.raises(Misfit, match="learn as many properties, or some of its own"):
+        outputs(renamed.only(("gap_hse",)))
 
 
 def test_fine_tuning_tells_which_crystals_the_model_has_seen(
