@@ -46,14 +46,12 @@ def main() -> None:
     networks = networks_of(predictor)
     scaler, own = predictor.scaler, networks[0].scaler
     config = configs.from_dict(networks[0].about["config"])
-    if scaler.names != own.names:
-        kept = own.places(scaler.names)
-        names, units = configs.target_names(config), configs.units(config)
-        config.data.target, config.data.unit = (",".join(one[k] for k in kept) for one in (names, units))
     cli.override(config, sys.argv[1:], "--config.data.")
     cli.with_own_unit(config)
     configs.validate(config)
-    _check_target(scaler, *configs.learned(config))
+    # Of networks that learned more than is judged, the data are read with all that the first one learned.
+    read = scaler if cli.is_given("config.data.target") else own
+    _check_target(read, *configs.learned(config))
     wanted = _split(networks, SPLIT.value) if SPLIT.value != "all" else []
     folder = _folder()
     crystals = data.load(config, np.asarray(networks[0].weights.constants["atom_table"]))
@@ -66,6 +64,8 @@ def main() -> None:
         index = _members(crystals, wanted, SPLIT.value)
         data.tell_if_other(networks[0], crystals)
     graphs, targets = crystals.store.take(index), crystals.targets[index]
+    if read.names != scaler.names:
+        targets = targets[:, read.places(scaler.names)]
     ids = [crystals.ids[i] for i in index]
     columns: dict[str, Sequence[Any]] = dict(evaluation.crystal_columns(crystals, index))
     if isinstance(predictor, Ensemble):
@@ -80,8 +80,9 @@ def main() -> None:
     if (folder.path / "summary.json").exists() and folder.summary().get("data") != judged:
         print(f"{folder.path} had results of other data, which these replace; --output names another", file=sys.stderr)
     # What an earlier call wrote would be taken for this one's, were it stopped here.
-    for old in (*folder.path.glob("*.png"), folder.path / "summary.json"):
-        old.unlink(missing_ok=True)
+    for pattern in ("parity*.png", "confusion.png", "roc.png", "summary.json"):
+        for old in folder.path.glob(pattern):
+            old.unlink(missing_ok=True)
     folder.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values, columns))
     folder.write_rejected(crystals.rejected)
     summary: dict[str, Any] = {
@@ -106,12 +107,16 @@ def main() -> None:
 
 
 def _folder() -> "Workdir":
-    """Of the results, made. Raises OSError if that cannot be."""
+    """Of the results, made. Raises OSError if that cannot be, ValueError if it is the folder of a run."""
     from cgcnn_jax.workdir import Workdir
 
     name = OUTPUT.value or SPLIT.value
     places = [Workdir(one).path.absolute() for one in WORKDIR.value]
     folder = Workdir(name if "/" in name else Path(os.path.commonpath(places)) / f"evaluation_{name}")
+    if (folder.path / "config.json").exists():
+        raise ValueError(
+            f"--output={name} is the folder of a run, whose summary, predictions and pictures would be replaced; name another"
+        )
     folder.path.mkdir(parents="/" in name, exist_ok=True)
     return folder
 

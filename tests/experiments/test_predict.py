@@ -111,7 +111,13 @@ def test_evaluate_repeats_the_test_error_and_judges_other_data(
         wrong = run("evaluate", *on_all, flag, status=1).stderr
         assert "the network predicts " in wrong and labels in wrong
     # Elsewhere, if asked for, and not over others' without a word.
+    (elsewhere / "all").mkdir(parents=True)
+    (elsewhere / "all" / "mine.png").write_text("a picture of the user's")
     done = run("evaluate", *on_all, f"--output={elsewhere}/all")
+    assert {path.name for path in (elsewhere / "all").glob("*.png")} == {"mine.png", "parity.png"}
+    before = (trained / "summary.json").read_bytes()
+    assert "is the folder of a run" in run("evaluate", *on_all, f"--output={trained}/.", status=1).stderr
+    assert (trained / "summary.json").read_bytes() == before and (trained / "parity.png").exists()
     summary = json.loads((elsewhere / "all" / "summary.json").read_text())
     assert summary["crystals"] == {"judged": 60, "left_out": 0} and "replace" not in done.stderr
     shutil.copytree(cif_folder, elsewhere / "cifs")
@@ -165,7 +171,8 @@ def test_of_networks_that_learned_more_what_all_learned_is_judged(
     flags = [flag for flag in directory_flags(folder) if "target" not in flag and "unit" not in flag]
     flags += ["--config.data.columns=density,volume", "--config.data.unit=1/Å³,Å³/atom"]
     run("train", *flags, "--config.data.target=density,volume", f"--workdir={tmp_path / 'both'}", *TINY)
-    run("evaluate", f"--workdir={tmp_path / 'both'}", f"--workdir={trained}", f"--output={tmp_path / 'judged'}")
+    together = (f"--workdir={tmp_path / 'both'}", f"--workdir={trained}", f"--output={tmp_path / 'judged'}")
+    assert "not the data that the run was trained on" not in run("evaluate", *together).stderr
     one, other, judged = (
         read_csv((place / "predictions.csv").read_text()) for place in (trained, tmp_path / "both", tmp_path / "judged")
     )
@@ -173,8 +180,11 @@ def test_of_networks_that_learned_more_what_all_learned_is_judged(
         assert both["id"] == a["id"] == b["id"] and both["target"] == a["target"]
         values = [float(a["prediction"]), float(b["prediction:volume"])]
         assert float(both["prediction"]) == pytest.approx(sum(values) / 2, rel=1e-5)
-    summary = json.loads((tmp_path / "judged" / "summary.json").read_text())
-    assert (summary["data"]["target"], summary["data"]["unit"]) == ("volume", "Å³/atom")
+    # The other folder has volumes alone.
+    of_volumes = ("--config.data.target=volume", "--config.data.columns=", "--config.data.unit=Å³/atom")
+    run("evaluate", *together[:2], f"--output={tmp_path / 'again'}", f"--config.data.path={cif_folder}", *of_volumes)
+    again = read_csv((tmp_path / "again" / "predictions.csv").read_text())
+    assert [row["prediction"] for row in again] == [row["prediction"] for row in judged]
 
 
 @pytest.mark.slow
