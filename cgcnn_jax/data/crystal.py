@@ -1,5 +1,6 @@
 """Crystal: what every source yields. CrystalFile: a crystal that is still a file. Rejected: one that cannot be used."""
 
+import contextlib
 import hashlib
 import json
 import operator
@@ -241,7 +242,11 @@ def pymatgen_version() -> str:
     # Reading it takes as long as reading a CIF, and the import is for those that need it.
     from importlib import metadata
 
-    return metadata.version("pymatgen")
+    # What parses is in pymatgen-core, which other versions do not have apart.
+    found = [metadata.version("pymatgen")]
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        found.append(metadata.version("pymatgen-core"))
+    return " ".join(found)
 
 
 def not_periodic(pbc: Sequence[bool]) -> str:

@@ -54,6 +54,10 @@ def reduce(species: np.ndarray, edges: Edges, *, tolerance: float) -> Quotient:
     """
     n_atom = len(species)
     shell = _shells(edges.distances, tolerance)
+    if edges.weights is not None:
+        # Bonds that count differently are no equals.
+        weights, kind = np.unique(edges.weights.round(9), return_inverse=True)
+        shell = shell * len(weights) + kind
     starts = np.searchsorted(edges.receivers, np.arange(n_atom))
     color = np.unique(species, return_inverse=True)[1]
     n_color = int(color.max()) + 1

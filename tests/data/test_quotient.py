@@ -19,6 +19,16 @@ def reduced(crystal: Crystal, rule: NeighborRule = SHELLS, tolerance: float = TO
     return edges, quotient.reduce(crystal.species, edges, tolerance=tolerance)
 
 
+def test_bonds_that_count_differently_are_no_equals():
+    # Four atoms in a ring of equal bonds, of which those to 2 and 3 count half.
+    receivers, senders = np.repeat(np.arange(4), 2), np.array([1, 3, 0, 2, 3, 1, 2, 0])
+    edges = Edges(receivers, senders, np.full(8, 2.0), np.where(senders > 1, 0.5, 1.0))
+    alike = quotient.reduce(np.full(4, 6), edges._replace(weights=np.full(8, 0.5)), tolerance=TOLERANCE)
+    assert alike.node_weight.tolist() == [4] and alike.edge_weight.tolist() == [1.0]
+    found = quotient.reduce(np.full(4, 6), edges, tolerance=TOLERANCE)
+    assert len(found.edges.distances) == 2 and sorted(found.edge_weight.tolist()) == [0.5, 1.0]
+
+
 def message_passing(species, edges, edge_weight, seed: int) -> np.ndarray:
     """Three rounds of an arbitrary gated sum over neighbours, float64[n_node, 8]."""
     rng = np.random.default_rng(seed)

@@ -121,7 +121,8 @@ def _frames(path: Path) -> Iterator[tuple[int, "Atoms", Mapping[str, Any]]]:
     for number, atoms in enumerate(iread(path, index=":", do_not_split_by_at_sign=True)):
         results = atoms.calc.results if atoms.calc is not None else {}
         energy = _energies(results["energy"], len(atoms)) if "energy" in results else {}
-        yield number, atoms, energy | atoms.info
+        # ase takes what it knows of a configuration out of the file's comment: magmom, free_energy.
+        yield number, atoms, results | energy | atoms.info
 
 
 def _energies(energy: Any, n_atom: int) -> dict[str, Any]:

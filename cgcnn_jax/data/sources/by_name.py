@@ -56,7 +56,7 @@ def unread(path: str | Path) -> Counter[str]:
     Hidden files do not count, and neither do the tables of the published layout.
     """
     folder = Path(path).expanduser()
-    if not folder.is_dir() or _lines_in(folder):
+    if not folder.is_dir() or jsonl.names_in(folder):
         return Counter()
     names = (name for _, _, files_in in os.walk(folder) for name in files_in if not name.startswith("."))
     known = (TABLE, "atom_init.json")
@@ -92,7 +92,7 @@ def _read(path: Path, base: Path | None = None) -> Iterator[Entry | Rejected | C
     task = path.name.removesuffix(".gz").removesuffix(".json")
     if not path.exists():
         return files.read_files([path])
-    if path.is_dir() and (lines := _lines_in(path)):
+    if path.is_dir() and (lines := jsonl.names_in(path)):
         if files.holds_structures(path):
             raise ValueError(
                 f"{path}: holds structure files and JSON lines ({', '.join(lines[:3])}), of which one kind alone would be "
@@ -108,7 +108,3 @@ def _read(path: Path, base: Path | None = None) -> Iterator[Entry | Rejected | C
     if path.suffix in _ASE:
         return ase.read_ase(path)
     return files.read_files([path], base=base)
-
-
-def _lines_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name.endswith(jsonl.SUFFIXES))

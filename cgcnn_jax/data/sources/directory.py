@@ -13,7 +13,9 @@ TABLE = "id_prop.csv"
 UNKNOWN = ("", "nan", "none", "null", "na", "n/a", "-")
 
 
-def read_directory(path: str | Path, targets: Sequence[str] = ()) -> Iterator[CrystalFile | Rejected]:
+def read_directory(
+    path: str | Path, targets: Sequence[str] = (), wanted: Sequence[str] | None = None
+) -> Iterator[CrystalFile | Rejected]:
     """The CIFs of a folder with their labels.
 
     id_prop.csv holds an id and any number of values a row. A first row whose values are not numbers names the columns;
@@ -23,6 +25,7 @@ def read_directory(path: str | Path, targets: Sequence[str] = ()) -> Iterator[Cr
     Args:
       path: The folder.
       targets: Names of the value columns of a table without a header.
+      wanted: Columns in which a text is an error; in others it is no label. None for all.
 
     Yields:
       A CrystalFile for each row, and a Rejected for a row without a file and a file without a row.
@@ -46,7 +49,7 @@ def read_directory(path: str | Path, targets: Sequence[str] = ()) -> Iterator[Cr
         raise ValueError(f"{table}: not a CSV table in UTF-8 ({error})") from error
     n_row = len(rows)
     names = _column_names(table, rows, targets)
-    unused = {file.stem: file for file in path.glob("*.cif")}
+    unused = {file.stem: file for file in path.glob("*.cif") if not file.name.startswith(".")}
     # Counted with the header, which is no longer among them, and without empty lines.
     for number, row in enumerate(rows, start=1 + n_row - len(rows)):
         if not row[0]:
@@ -57,14 +60,15 @@ def read_directory(path: str | Path, targets: Sequence[str] = ()) -> Iterator[Cr
             yield Rejected(row[0], f"{row[0]}: stands in {TABLE} but there is no {row[0]}.cif in {path}")
             continue
         unused.pop(row[0], None)
-        text = next((cell for cell in row[1:] if cell.lower() not in UNKNOWN and np.isnan(as_number(cell))), None)
+        cells = dict(zip(names, row[1:], strict=True))
+        checked = (cell for name, cell in cells.items() if wanted is None or name in wanted)
+        text = next((cell for cell in checked if cell.lower() not in UNKNOWN and np.isnan(as_number(cell))), None)
         if text is not None:
             yield Rejected(
                 row[0], f"{row[0]}: {text!r} in {TABLE} is not a number; leave the cell empty if it is unknown"
             )
             continue
-        values = {name: as_number(cell) for name, cell in zip(names, row[1:], strict=True)}
-        yield CrystalFile(row[0], file, values)
+        yield CrystalFile(row[0], file, {name: as_number(cell) for name, cell in cells.items()})
     for id, file in sorted(unused.items()):
         yield Rejected(id, f"{id}: {file.name} has no row in {table}")
 
@@ -97,7 +101,7 @@ def _column_names(table: Path, rows: list[list[str]], targets: Sequence[str]) ->
         )
     width = widths.pop() - 1
     # A first row that has a file is a crystal, whatever stands in its cells.
-    is_text = all(cell and np.isnan(as_number(cell)) and cell.lower() != "nan" for cell in rows[0][1:])
+    is_text = all(cell.lower() not in UNKNOWN and np.isnan(as_number(cell)) for cell in rows[0][1:])
     if width and is_text and not _file_of(table.parent, rows[0][0]):
         names = rows.pop(0)[1:]
         twice = next((name for name in names if names.count(name) > 1), None)

@@ -96,8 +96,11 @@ def parse(read: "Callable[[], Structure]", failed: str) -> "Structure":
             # What pymatgen mends or doubts in a CIF it says in warnings, thousands of lines for a large set.
             warnings.simplefilter("ignore")
             return read()
-    except (MemoryError, OSError, ImportError):
-        raise  # of this machine at this moment, not of the file
+    except (MemoryError, OSError, ImportError) as error:
+        # gzip and bz2 tell of damaged files by an OSError, too, which no system call made.
+        if not isinstance(error, OSError) or error.errno is not None:
+            raise  # of this machine at this moment, not of the file
+        raise CrystalError(f"{failed} ({_told(error)}; is the file whole?)") from error
     except stated.Misread as error:
         raise CrystalError(f"{failed} ({_told(error)})") from error
     except Exception as error:  # pymatgen raises whatever its parsers run into
@@ -161,7 +164,8 @@ def _walk(folder: Path, base: Path, above: tuple[str, ...] = ()) -> Iterator[Cry
         return
     try:
         with os.scandir(folder) as found:
-            names = sorted((entry.name, entry.is_dir()) for entry in found)
+            # Hidden ones are copies that editors and systems keep.
+            names = sorted((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith("."))
     except PermissionError as error:
         yield Rejected(str(folder), f"{folder}: cannot be listed ({error.strerror})")
         return

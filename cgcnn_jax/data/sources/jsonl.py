@@ -60,11 +60,16 @@ def read_records(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | Rejec
 def read_lines(path: str | Path) -> Iterator[CrystalLine]:
     """The lines of such files, not parsed yet. Raises as read_jsonl."""
     path = Path(path)
-    files = sorted(p for p in path.iterdir() if p.name.endswith(SUFFIXES)) if path.is_dir() else [path]
+    files = [path / name for name in names_in(path)] if path.is_dir() else [path]
     if not files or not files[0].exists():
         raise FileNotFoundError(f"{path}: no such file, or a folder without .jsonl or .jsonl.gz files")
     for file in files:
         yield from _lines_of(file)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of such files in a folder, but for hidden ones, which are copies that editors and systems keep."""
+    return sorted(one.name for one in folder.iterdir() if one.name.endswith(SUFFIXES) and not one.name.startswith("."))
 
 
 def crystal_of(record: dict[str, Any], where: str) -> Crystal | Rejected:

@@ -71,7 +71,9 @@ def _read_jarvis(request: Request) -> Iterator[Entry | Rejected]:
 SOURCES: dict[str, Source] = {
     "demo": Source(lambda request: demo.read_demo()),
     "jsonl": Source(lambda request: jsonl.read_jsonl(request.place)),
-    "directory": Source(lambda request: directory.read_directory(request.place, request.columns or request.targets)),
+    "directory": Source(
+        lambda request: directory.read_directory(request.place, request.columns or request.targets, request.targets)
+    ),
     "files": Source(_read_files),
     "matbench": Source(
         lambda request: matbench.read_matbench(request.place, request.task),

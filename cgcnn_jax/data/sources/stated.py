@@ -75,6 +75,8 @@ def read(parser: "CifParser") -> "Structure":
         species = Counter(site.specie.symbol for site in structure)
         is_confirmed = confirms(_text(blocks[0], FORMULA), _text(blocks[0], UNITS), species)
         doubt = _doubt(blocks[0], len(parser.symmetry_operations))
+        if "implicit_hydrogens" in structure.site_properties:
+            doubt = "a site is oxygen with hydrogen, which has no position of its own"
         if doubt and not is_confirmed:
             raise Misread(f"{doubt}; mend it, or state the content of the cell ({FORMULA} and {UNITS})")
     return structure

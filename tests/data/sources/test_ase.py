@@ -56,6 +56,11 @@ def test_frames_give_info_and_energy(tmp_path, atoms, name):
     crystal, rejected = read_ase(tmp_path / name)
     assert crystal.id == "mine" and crystal.targets["energy"] == -27.25
     assert crystal.targets["volume"] == 179.4 and "note" not in crystal.targets
+    if name.endswith("xyz"):
+        text = (tmp_path / name).read_text().replace("volume=179.4", "volume=179.4 magmom=3.5 free_energy=-27.5")
+        (tmp_path / name).write_text(text)
+        targets = next(read_ase(tmp_path / name)).targets
+        assert (targets["magmom"], targets["free_energy"], targets["energy"]) == (3.5, -27.5, -27.25)
     assert rejected == Rejected(f"{name}:1", f"{name}:1: not periodic; a crystal repeats in all three directions (pbc)")
 
 

@@ -57,6 +57,25 @@ def test_a_first_row_without_a_value_is_no_header(tmp_path, table):
     assert list(labels(read_directory(make(tmp_path, table), ["gap"]))) == ["a", "b"]
 
 
+def test_a_row_of_a_file_that_is_missing_is_no_header_for_want_of_a_value(tmp_path):
+    missing, *found = read_directory(make(tmp_path, "z,NA\na,1\nb,2\n"), ["gap"])
+    assert missing.id == "z" and "there is no z.cif" in missing.reason
+    assert labels(found) == {"a": {"gap": 1}, "b": {"gap": 2}}
+
+
+def test_texts_in_columns_that_nobody_asked_for_are_no_labels(tmp_path):
+    make(tmp_path, "id,formula,gap\na,NaCl,1\nb,?,wide\n")
+    first, bad = read_directory(tmp_path, ["gap"], ["gap"])
+    np.testing.assert_equal(first.targets, {"formula": np.nan, "gap": 1})
+    assert isinstance(bad, Rejected) and "'wide' in id_prop.csv is not a number" in bad.reason
+    assert all(isinstance(one, Rejected) for one in read_directory(tmp_path, ["gap"]))
+
+
+def test_hidden_copies_of_files_want_no_row(tmp_path):
+    make(tmp_path, "a,1\n", files=("a", "._a"))
+    assert labels(read_directory(tmp_path, ["gap"])) == {"a": {"gap": 1}}
+
+
 def test_ids_alone_and_no_table_give_crystals_without_labels(tmp_path):
     assert labels(read_directory(make(tmp_path, None))) == {"a": {}, "b": {}}
     assert labels(read_directory(make(tmp_path, "b\na\n"))) == {"b": {}, "a": {}}

@@ -131,6 +131,23 @@ def test_a_file_that_is_not_compressed_as_its_name_says_is_an_error_of_the_file(
         CrystalFile("a", tmp_path / f"a.cif.{suffix}").read()
 
 
+@pytest.mark.parametrize(("name", "package"), [("a.cif.gz", gzip), ("a.cif.bz2", bz2), ("a.json.gz", gzip)])
+def test_a_compressed_file_that_is_damaged_is_an_error_of_the_file(tmp_path, texts, structure, name, package):
+    content = bytearray(package.compress((texts["cif"] if "cif" in name else structure.to_json()).encode()))
+    content[-6 if package is gzip else len(content) // 2] ^= 0xFF  # in the checksum of gzip
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CrystalError, match=rf"^{re.escape(name)}: cannot be read \(.+; is the file whole\?\)$"):
+        CrystalFile("a", tmp_path / name).read()
+
+
+def test_hidden_files_and_folders_are_no_crystals(tmp_path, texts):
+    for name in ("a.cif", "._a.cif", ".ipynb_checkpoints/a-checkpoint.cif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(texts["cif"])
+    assert [entry.id for entry in read_files([tmp_path])] == ["a"]
+    assert [entry.id for entry in read_files([tmp_path / "._a.cif"])] == ["._a"]
+
+
 def test_a_file_that_vanished_is_unreadable(tmp_path):
     with pytest.raises(CrystalError, match=r"a\.cif: cannot be read"):
         CrystalFile("a", tmp_path / "a.cif").read()

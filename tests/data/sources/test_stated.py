@@ -256,6 +256,13 @@ def test_attached_hydrogens_are_atoms_without_positions(tmp_path):
     assert sorted(read(text + sites.format(0), tmp_path).species.tolist()) == [8, 17]
 
 
+def test_hydrogen_that_pymatgen_sets_aside_is_told(tmp_path):
+    text = ROCK_SALT[: ROCK_SALT.index("Na1 Na")].replace(OPERATIONS, "").replace("F m m m", "P 1").replace(FORMULA, "")
+    for sites in ("O1 O-H 0 0 0 1\n", "O1 O 0 0 0 1\nH1 H 0 0 0 1\n"):
+        with pytest.raises(CrystalError, match="oxygen with hydrogen, which has no position"):
+            read(f"{text}{sites}Cl1 Cl 0.5 0.5 0.5 1\n", tmp_path)
+
+
 def test_operations_that_pymatgen_passes_over_for_moments_are_told(tmp_path):
     moments = "loop_\n_atom_site_moment_label\n" + "".join(f"_atom_site_moment_crystalaxis_{x}\n" for x in "xyz")
     with pytest.raises(
