@@ -81,7 +81,9 @@ class Output:
 
     def write(self, number: int, table: pd.DataFrame, digest: str) -> None:
         """Writes the rows of a shard. Raises OSError that says how to go on."""
-        failed = int((table["reason"] != "").sum())
+        # Of several models one may predict what another cannot.
+        numbers = [name for name, kind in self._columns.items() if kind == "number"]
+        failed = int(((table["reason"] != "") & table[numbers].isna().all(axis=1)).sum())
         line = {"shard": number, "rows": len(table), "failed": failed, "digest": digest}
         content = self._encode(table)
         line["checksum"] = _checksum(line, content)
@@ -144,9 +146,11 @@ class Output:
                 raise ValueError(
                     f"{self.path} holds another screening:\n{listed}\nChoose another --output, or remove this one"
                 )
+            self._find_finished()
         else:
+            # Parts without it are of nobody knows which models.
             write_text(file, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-        self._find_finished()
+            self.finished = {}
         # A line that a kill cut short must not be continued.
         kept = "".join(json.dumps(line) + "\n" for line in self.finished.values())
         write_text(self.path / "shards.jsonl", kept)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cgcnn_jax.data import elements
 from cgcnn_jax.data.dataset import Dataset
+from cgcnn_jax.scaling import with_units
 from cgcnn_jax.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -75,18 +76,19 @@ def convergence(places: Sequence[Workdir], *, band: tuple[float, float] | None =
     from cgcnn_jax.report import convergence as drawn
 
     series: dict[str, list[Point]] = {}
-    properties: dict[str, str] = {}
+    properties: set[tuple[str, str]] = set()
     for place in places:
         summary = _finished(place)
         test, bounds = summary["metrics"].get("test") or {}, summary["intervals_95"].get("test") or {}
-        if len(summary["properties"]) != 1 or "mae" not in test:
+        if len(summary["properties"]) != 1 or test.get("mae") is None:
             raise ValueError(f"{place.path} has no test MAE of one property, which a learning curve is made of")
-        properties |= summary["properties"]
+        properties |= set(summary["properties"].items())
         point = drawn.Point(summary["crystals"]["train"], test["mae"], tuple(bounds["mae"]))
         series.setdefault(place.read_json("config.json")["model"]["conv"], []).append(point)
     if len(properties) != 1:
-        raise ValueError(f"the runs of a learning curve must learn one property; these learn {', '.join(properties)}")
-    ((name, unit),) = properties.items()
+        named = ", ".join(with_units(*zip(*sorted(properties), strict=True)))
+        raise ValueError(f"the runs of a learning curve must learn one property in one unit; these learn {named}")
+    ((name, unit),) = properties
     return drawn.convergence(series, name=name, unit=unit, band=band)
 
 

@@ -129,6 +129,27 @@ def test_a_damaged_file_of_the_folder_is_named(name: str, tmp_path: Path) -> Non
         assert folder.total == 0
 
 
+def test_parts_without_a_manifest_are_of_nobody_knows_what(tmp_path: Path) -> None:
+    folder = Output(tmp_path)
+    with folder.open(manifest()):
+        folder.write(0, ODD, "digest")
+    with Output(tmp_path).open(manifest()):
+        pass
+    (tmp_path / "manifest.json").unlink()
+    again = Output(tmp_path)
+    with again.open(manifest(input=["b.jsonl"])):
+        assert not again.finished
+
+
+def test_what_one_model_predicts_is_not_without_a_prediction(tmp_path: Path) -> None:
+    columns = {"id": "text", "a:y": "number", "b:y": "number", "b:unit": "text", "reason": "text"}
+    rows = [("x", 1.0, None, None, "b: no"), ("y", None, None, None, "no"), ("z", 1.0, 2.0, "eV", "")]
+    folder = Output(tmp_path)
+    with folder.open(manifest() | {"columns": columns}):
+        folder.write(0, pd.DataFrame(rows, columns=list(columns)), "digest")
+    assert folder.finished[0]["failed"] == 1
+
+
 def test_another_screening_is_refused_and_the_difference_named(tmp_path: Path) -> None:
     folder = Output(tmp_path)
     with folder.open(manifest(versions={"jax": "1"})):

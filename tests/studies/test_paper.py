@@ -180,6 +180,10 @@ def test_figures_of_any_run_show_its_predictions(finished: Path, tmp_path: Path)
     sizes = [container[0].get_xdata().tolist() for container in curve.containers]
     assert sizes == [[16, 48], [16, 48]]
     assert curve.containers[0][0].get_ydata()[1] == place.summary()["metrics"]["test"]["mae"]
+    # The same property in meV is another.
+    other.write_json("summary.json", summary | {"properties": {name: "meV/atom"}})
+    with pytest.raises(ValueError, match=r"one property in one unit; these learn .* \(eV/atom\), .* \(meV/atom\)"):
+        drawing.convergence([place, other], band=(0.08, 0.14))
 
 
 def test_contents_are_those_of_the_chosen_crystals(rock_salt: Crystal) -> None:

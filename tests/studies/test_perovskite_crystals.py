@@ -68,6 +68,8 @@ def test_the_table_names_cells_and_keeps_what_is_none():
     assert list(sites) == ["one"]
     assert [one.id for one in rejected] == ["two", "three"]
     assert tabulate([])[0].empty
+    _, sites, (twice,) = tabulate([cell("Hg", "Nb", "NOO", id="one"), cell("Zr", "Ba", "OOO", id="one")])
+    assert list(sites) == ["one"] and "the id stands twice" in twice.reason
 
 
 def test_every_cell_of_the_data_has_sites_and_the_formula_that_is_recorded(perovskites, perovskite_folder):

@@ -73,6 +73,9 @@ def tabulate(entries: Iterable[Entry | Rejected]) -> tuple[pd.DataFrame, dict[st
         except CrystalError as error:
             rejected.append(Rejected(entry.id, str(error)))
             continue
+        if entry.id in sites:
+            rejected.append(Rejected(entry.id, f"{entry.id}: the id stands twice; the first crystal of it is taken"))
+            continue
         a, b, *x = (elements.symbol(int(crystal.species[site])) for site in (found.a, found.b, *found.x))
         anions = "".join(f"{one}{x.count(one) if x.count(one) > 1 else ''}" for one in ANIONS if one in x)
         rows.append({"id": entry.id, "formula": f"{a}{b}{anions}", "A": a, "B": b, "X": anions, **entry.targets})
