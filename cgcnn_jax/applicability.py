@@ -272,7 +272,7 @@ class Applicability:
             if distance > self.threshold:
                 kept = " kept" * self.is_thinned
                 some.append(
-                    f"far from every training crystal{kept}: {distance:.3g}, when {self.quantile:.0%} of these have one within "
+                    f"far from every training crystal{kept}: {distance:.3g}, when {100 * self.quantile:g}% of these have one within "
                     f"{self.threshold:.3g}"
                 )
         return Judgement(distances, neighbors, tuple("; ".join(some) for some in reasons))

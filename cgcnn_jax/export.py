@@ -92,7 +92,9 @@ def _origin(run: FinishedRun) -> list[str]:
     found = [sets.SETS[name] for name in names if name in sets.SETS]
     counts = run.summary["crystals"]
     present = sum(counts.get(name, 0) for name in ("train", "val", "test", "unused"))
-    lines = [f"Learned from `{task.column}` of {task.name}, {present:,} of its {task.size:,} crystals."]
+    more = [name for name in data["target"].split(",") if name not in task.names]
+    besides = f", and from {' and '.join(f'`{name}`' for name in more)} of the same crystals" * bool(more)
+    lines = [f"Learned from `{task.column}` of {task.name}, {present:,} of its {task.size:,} crystals{besides}."]
     for label, texts in (
         ("What it is", [one.about for one in found]),
         ("Licence of the data", [one.licence for one in found]),

@@ -14,6 +14,7 @@ from cgcnn_jax.applicability import Applicability, training_ids
 from cgcnn_jax.data.crystal import Entry, Rejected
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.predict import Predictor
+from cgcnn_jax.scaling import TargetScaler
 from experiments import cli
 
 
@@ -29,6 +30,23 @@ def load(config: ConfigDict, atom_table: np.ndarray, entries: Iterable[Entry | R
             bar.update(done)
 
         return run.load_dataset(config, atom_table, entries, executor=executor, on_progress=advance)
+
+
+def check_target(scaler: TargetScaler, names: Sequence[str], units: Sequence[str]) -> None:
+    """Raises ValueError if the labels are not what the network predicts, as far as numbers and units tell."""
+    if len(names) != len(scaler.names):
+        raise ValueError(
+            f"the network predicts {len(scaler.names)} properties ({', '.join(scaler.names)}), so config.data.target must "
+            f"name as many; got {', '.join(names)}"
+        )
+    for name, unit, own, wanted in zip(names, units, scaler.names, scaler.units, strict=True):
+        # log10 alone is that of an unknown unit.
+        is_known = unit and wanted and "log10" not in (unit, wanted)
+        if (is_known and unit != wanted) or unit.startswith("log10") != wanted.startswith("log10"):
+            raise ValueError(
+                f"the network predicts {own} in {wanted}, and the labels are {name} in {unit}; judge it by labels in its "
+                "unit (config.data.target, config.data.unit; config.data.log10=True takes the logarithm of labels that are none)"
+            )
 
 
 def tell_if_other(predictor: Predictor, crystals: Dataset) -> None:
@@ -51,7 +69,8 @@ def applicability(predictor: Predictor, workdir: str | Path, arguments: Sequence
       arguments: --config.data.FIELD=VALUE, if the data have moved.
 
     Raises:
-      ValueError: If the run does not say which crystals it was trained on, or the data no longer hold them.
+      ValueError: If the run does not say which crystals it was trained on, the data no longer hold them, or the labels are
+        not what it predicts.
     """
     # One that is missing or damaged is made anew, as is that of other weights.
     with contextlib.suppress(FileNotFoundError, ValueError):
@@ -62,6 +81,7 @@ def applicability(predictor: Predictor, workdir: str | Path, arguments: Sequence
     config = configs.from_dict(predictor.about["config"])
     cli.override(config, arguments, "--config.data.")
     configs.validate(config)
+    check_target(predictor.scaler, *configs.learned(config))
     crystals = load(config, np.asarray(predictor.weights.constants["atom_table"]))
     found = Applicability.of_run(predictor, crystals)
     tell_if_other(predictor, crystals)

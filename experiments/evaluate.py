@@ -22,7 +22,6 @@ from experiments import cli
 if TYPE_CHECKING:
     from cgcnn_jax.data.dataset import Dataset
     from cgcnn_jax.predict import Predictor
-    from cgcnn_jax.scaling import TargetScaler
     from cgcnn_jax.workdir import Workdir
 
 WORKDIR = flags.DEFINE_multi_string(
@@ -51,7 +50,7 @@ def main() -> None:
     configs.validate(config)
     # Of networks that learned more than is judged, the data are read with all that the first one learned.
     read = scaler if cli.is_given("config.data.target") else own
-    _check_target(read, *configs.learned(config))
+    data.check_target(read, *configs.learned(config))
     wanted = _split(networks, SPLIT.value) if SPLIT.value != "all" else []
     folder = _folder()
     crystals = data.load(config, np.asarray(networks[0].weights.constants["atom_table"]))
@@ -119,23 +118,6 @@ def _folder() -> "Workdir":
         )
     folder.path.mkdir(parents="/" in name, exist_ok=True)
     return folder
-
-
-def _check_target(scaler: "TargetScaler", names: Sequence[str], units: Sequence[str]) -> None:
-    """Raises ValueError if the labels are not what the network predicts, as far as numbers and units tell."""
-    if len(names) != len(scaler.names):
-        raise ValueError(
-            f"the network predicts {len(scaler.names)} properties ({', '.join(scaler.names)}), so config.data.target must "
-            f"name as many; got {', '.join(names)}"
-        )
-    for name, unit, own, wanted in zip(names, units, scaler.names, scaler.units, strict=True):
-        # log10 alone is that of an unknown unit.
-        is_known = unit and wanted and "log10" not in (unit, wanted)
-        if (is_known and unit != wanted) or unit.startswith("log10") != wanted.startswith("log10"):
-            raise ValueError(
-                f"the network predicts {own} in {wanted}, and the labels are {name} in {unit}; judge it by labels in its "
-                "unit (config.data.target, config.data.unit; config.data.log10=True takes the logarithm of labels that are none)"
-            )
 
 
 def _split(networks: "Sequence[Predictor]", name: str) -> list[str]:

@@ -83,7 +83,11 @@ def main() -> None:
         output.make(predictor, items, known=known, k=NEIGHBORS.value, executor=executor, on_progress=bar.update)
         drawn = output.drawn()
         done, failed = (int(drawn[name].sum()) if drawn else 0 for name in ("n_done", "n_failed"))
-        _draw(predictor, known, drawn if done else {}, output.path)
+        # The numbers are safe by now, whatever drawing runs into.
+        try:
+            _draw(predictor, known, drawn if done else {}, output.path)
+        except Exception as error:
+            _say(f"not all pictures were drawn ({type(error).__name__}: {error})")
         output.finish()
     print(f"{done} structures explained in {output.path}, {failed} structures could not be read")
     if known and known.is_thinned:

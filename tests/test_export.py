@@ -10,6 +10,7 @@ import pytest
 from cgcnn_jax import Predictor
 from cgcnn_jax import config as configs
 from cgcnn_jax.data import elements
+from cgcnn_jax.data.sources import matbench
 from cgcnn_jax.export import card, export
 from cgcnn_jax.nn.model import init_variables
 from cgcnn_jax.predict import describe
@@ -64,16 +65,19 @@ def test_a_card_has_errors_crystals_and_origin_but_no_path(tmp_path: Path) -> No
 
 
 def test_a_card_names_the_public_set_and_whom_to_cite(tmp_path: Path) -> None:
-    changes = {"data.source": "matbench", "data.task": "matbench_phonons"}
+    target = matbench.task_of("matbench_phonons").target
+    changes = {"data.source": "matbench", "data.task": "matbench_phonons", "data.target": target}
     folder = write_run(tmp_path / "run", *regression(), changes=changes)
     text = card(finished.read(folder))
     assert (
         "\n\nLearned from `last phdos peak` of matbench_phonons, 443 of its 1,265 crystals.\n\n- What it is: " in text
     )
     assert "Petretto et al., Sci. Data 5, 180065 (2018)" in text and "CC BY 4.0" in text
-    changes = {"data.source": "jarvis", "data.task": "megnet_gappbe"}
+    both = "gap_pbe_eV,formation_energy_eV_per_atom"
+    changes = {"data.source": "jarvis", "data.task": "megnet_gappbe", "data.target": both}
     text = card(finished.read(write_run(tmp_path / "gaps", *regression(), changes=changes)))
-    assert "443 of its 69,239 crystals" in text and "; MP-2018.6.1, the MEGNet set" in text and "NIST" in text
+    assert "443 of its 69,239 crystals, and from `formation_energy_eV_per_atom` of the same crystals." in text
+    assert "; MP-2018.6.1, the MEGNet set" in text and "NIST" in text
 
 
 def test_what_has_no_number_is_undefined_on_a_card(tmp_path: Path) -> None:

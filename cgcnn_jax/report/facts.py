@@ -27,7 +27,7 @@ def setup(runs: Sequence[FinishedRun]) -> Panel:
         runs,
         {
             "property": lambda run: ", ".join(run.units),
-            "unit": lambda run: ", ".join(filter(None, run.units.values())) or "none",
+            "unit": lambda run: ", ".join(unit or "none" for unit in run.units.values()),
             "crystals from": _source,
             "train / val / test": lambda run: " / ".join(f"{run.summary['crystals'][name]:,}" for name in NAMES),
             "split": _split,

@@ -135,7 +135,7 @@ def gates_by_distance(distances: ArrayLike, gates: ArrayLike, messages: ArrayLik
 def _by_distance(axes: "Axes", d: np.ndarray, values: np.ndarray, top: float) -> None:
     """Points or densities, the medians of even bins, and the middle half of them."""
     if len(d) > 2000:
-        extent = (d.min(), d.max(), 0.0, top)
+        extent = (d.min() - 1e-3, d.max() + 1e-3, 0.0, top)  # of one length, too
         axes.hexbin(d, values, gridsize=(36, 24), extent=extent, bins="log", mincnt=1, cmap="Greys", alpha=0.6, lw=0.1)
     else:
         axes.scatter(d, values, s=8, color=GREY, alpha=0.5, lw=0)

@@ -27,6 +27,7 @@ _METRICS = (
     "roc_auc",
 )
 _LABELS = {"mad_over_mae": "better than guessing the mean"}
+_UNJUDGED = "{}: no crystal has both a label and a finite prediction."
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,9 @@ def by_element(runs: Sequence[FinishedRun], name: str, unit: str) -> Panel:
     for run in runs:
         frame = _finite(run, name)
         table = residuals.by_element(frame) if "formula" in frame else ()
-        if len(table):
+        if not len(frame):
+            notes.append(_UNJUDGED.format(run.name))
+        elif len(table):
             tables[run.name] = table
         else:
             notes.append(_without(run, "formulas"))
@@ -298,7 +301,7 @@ def along(runs: Sequence[FinishedRun], name: str, unit: str, column: str) -> Pan
     for run in runs:
         frame = _finite(run, name)
         if not len(frame):
-            notes.append(f"{run.name}: no crystal has both a label and a finite prediction.")
+            notes.append(_UNJUDGED.format(run.name))
         elif column in frame and frame[column].notna().any():
             tables[run.name] = residuals.along(frame, column)
         elif column == "distance":

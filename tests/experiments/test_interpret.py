@@ -121,6 +121,8 @@ def test_in_a_folder_that_cannot_be_written_the_training_crystals_are_known_all_
     assert (found.ids, found.formulas) == (kept.ids, kept.formulas)
     np.testing.assert_allclose(found.vectors, kept.vectors, rtol=1e-4, atol=1e-5)
     assert "not kept there: [Errno 13] Permission denied" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"the network predicts .* and the labels are log10"):
+        data.applicability(Predictor.restore(folder), folder, ["--config.data.log10=True"])
 
 
 def test_the_distance_that_is_far_is_the_quantile_asked_for(run: Run, site_run: Path, explained: Path) -> None:
