@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from cgcnn_jax import Predictor, interpret
+from cgcnn_jax import Ensemble, Predictor, interpret
 from cgcnn_jax import config as configs
 from cgcnn_jax.benchmark.tasks import SUITES, find_data
 from cgcnn_jax.data.crystal import Crystal
@@ -98,6 +98,19 @@ def test_gaps_are_those_of_local_functionals_and_metals_have_none() -> None:
     assert (table["prediction"][["Cu", "Al"]].abs() < 0.02).all()
     # What is wrong (silicon has 0.47) is told.
     assert table["prediction"]["Si"] < 0.3 and "far from every training crystal" in table["outside"]["Si"]
+
+
+def test_all_networks_for_gaps_predict_together_and_tell_where_they_disagree() -> None:
+    ensemble = Ensemble.restore(FOLDER / name for name in ("band_gap", *(f"band_gap_{n}" for n in range(2, 6))))
+    table = ensemble.predict([structure for structure, _ in MEASURED.values()]).assign(name=list(MEASURED))
+    table = table.set_index("name")
+    # What all of them learned, which is more than that of two.
+    assert ensemble.scaler.names == ("gap_pbe_eV",) and list(table["unit"]) == ["eV"] * len(table)
+    for name in ("GaAs", "LiF", "MgO"):
+        assert table["prediction"][name] == pytest.approx(LDA_GAPS[name], abs=0.4), name
+    assert (table["prediction"][["Cu", "Al"]].abs() < 0.01).all() and (table["std"][["Cu", "Al"]] < 0.01).all()
+    # One takes diamond for nearly a metal; the spread tells.
+    assert abs(table["prediction"]["C"] - LDA_GAPS["C"]) < table["std"]["C"]
 
 
 def test_a_crystal_unlike_those_trained_on_is_told() -> None:
