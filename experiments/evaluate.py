@@ -5,8 +5,9 @@ python -m experiments.evaluate --workdir=DIR --split=all --config.data.source=js
 
 test, val and train are the crystals of the run's split, by id, wherever the data now lie; all is every crystal of the
 data, those that the run was trained on included and counted. Several --workdir, of runs that differ in their seeds, are
-judged together: the mean of what they predict, of the properties that all of them learned. The results lie in DIR/evaluation_SPLIT, or beside the several; --output=NAME
-calls the folder evaluation_NAME, and --output=./FOLDER puts it where you say.
+judged together: the mean of what they predict, of the properties that all of them learned. The results lie in
+DIR/evaluation_SPLIT, or beside the several; --output=NAME calls the folder evaluation_NAME, and --output=./FOLDER puts
+it where you say.
 """
 
 import os

@@ -40,11 +40,7 @@ def build(entries: Sequence[Entry | Rejected], featurize: Featurize, executor: E
     given = [_Numbered(place, entry) for place, entry in enumerate(entries) if not isinstance(entry, Rejected)]
     built = store.build(given, featurize, executor=executor)
     reasons = {place: entry.reason for place, entry in enumerate(entries) if isinstance(entry, Rejected)}
-    for one in built.rejected:
-        # What the graph builder itself says names the number.
-        number, id = one.id, entries[int(one.id)].id
-        is_numbered = one.reason.startswith(f"{number}: ")
-        reasons[int(number)] = one.reason.replace(number, id, 1) if is_numbered else one.reason
+    reasons |= {int(one.id): one.reason for one in built.rejected}
     return Portion(tuple(entry.id for entry in entries), built, reasons)
 
 

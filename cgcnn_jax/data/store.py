@@ -169,8 +169,11 @@ def _build_chunk(entries: Sequence[Entry], featurizer: Featurize) -> GraphStore:
     """Builds some graphs; runs in a worker process."""
     ids, done, rejected = [], [], []
     for entry in entries:
+        name = entry.id
         try:
-            done.append(featurizer(entry.read()))
+            crystal = entry.read()
+            name = crystal.id  # that of an entry may be a number in its place
+            done.append(featurizer(crystal))
             ids.append(entry.id)
         except CrystalError as error:
             rejected.append(Rejected(entry.id, str(error)))
@@ -178,9 +181,7 @@ def _build_chunk(entries: Sequence[Entry], featurizer: Featurize) -> GraphStore:
             raise  # of this machine at this moment; not a fault of the crystal to be remembered
         # One crystal that breaks a library below must not end the building of all others.
         except Exception as error:
-            rejected.append(
-                Rejected(entry.id, f"{entry.id}: no graph could be built ({type(error).__name__}: {error})")
-            )
+            rejected.append(Rejected(entry.id, f"{name}: no graph could be built ({type(error).__name__}: {error})"))
     return GraphStore(
         tuple(ids),
         concatenate([one.graphs for one in done]) if done else _EMPTY,

@@ -116,19 +116,13 @@ def _try_one(
         if not folder.has_ended(number):
             pruning = _Pruning(watcher, taken)
             try:
-                trial, crystals = _prepared(config, number, overrides, crystals_of)
-                watcher.message(f"\ntrial {number} of {n_trial}: {_changes(trial)}")
-                has_ended = train_one(trial, folder, crystals, pruning, command)
+                with _blaming_size(number, overrides):
+                    trial, crystals = _prepared(config, number, overrides, crystals_of)
+                    watcher.message(f"\ntrial {number} of {n_trial}: {_changes(trial)}")
+                    has_ended = train_one(trial, folder, crystals, pruning, command)
             except (_Unusable, Misfit) as error:
                 watcher.message(f"\n{error}")
                 folder.end_failed(number, overrides, error)
-            except (MemoryError, RuntimeError) as error:
-                # Left behind, it would be the first that the same command takes up.
-                if not (memory.is_lacking(error) and any(name.startswith(_LARGER) for name in overrides)):
-                    raise
-                reason = _Unusable(f"trial {number} ({overrides}): not enough memory ({str(error) or repr(error)})")
-                watcher.message(f"\n{reason}")
-                folder.end_failed(number, overrides, reason)
             else:
                 if not has_ended and not pruning.is_pruned:
                     return False
@@ -189,6 +183,18 @@ def _blaming(number: int, overrides: Overrides, is_to_blame: bool) -> Iterator[N
         if not is_to_blame:
             raise
         raise _Unusable(f"trial {number} ({overrides}): {error}") from error
+
+
+@contextlib.contextmanager
+def _blaming_size(number: int, overrides: Overrides) -> Iterator[None]:
+    """Raises _Unusable for a lack of memory if the trial may want more than another."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # Left behind, it would be the first that the same command takes up.
+        if not (memory.is_lacking(error) and any(name.startswith(_LARGER) for name in overrides)):
+            raise
+        raise _Unusable(f"trial {number} ({overrides}): not enough memory ({str(error) or repr(error)})") from error
 
 
 def _take(

@@ -96,10 +96,12 @@ def parse(read: "Callable[[], Structure]", failed: str) -> "Structure":
             # What pymatgen mends or doubts in a CIF it says in warnings, thousands of lines for a large set.
             warnings.simplefilter("ignore")
             return read()
-    except (MemoryError, OSError, ImportError) as error:
-        # gzip and bz2 tell of damaged files by an OSError, too, which no system call made.
-        if not isinstance(error, OSError) or error.errno is not None:
-            raise  # of this machine at this moment, not of the file
+    except (MemoryError, ImportError):
+        raise  # of this machine at this moment, not of the file
+    except OSError as error:
+        if error.errno is not None:
+            raise  # likewise
+        # gzip and bz2 tell of damaged files by one that no system call made.
         raise CrystalError(f"{failed} ({_told(error)}; is the file whole?)") from error
     except stated.Misread as error:
         raise CrystalError(f"{failed} ({_told(error)})") from error
