@@ -89,7 +89,7 @@ LDA_GAPS = {"C": 4.11, "GaAs": 0.30, "LiF": 8.94, "MgO": 4.70}
 
 
 def test_gaps_are_those_of_local_functionals_and_metals_have_none() -> None:
-    judging = JudgingPredictor.restore(*(FOLDER / name for name in ("band_gap", "band_gap_2", "band_gap_3")))
+    judging = JudgingPredictor.restore(FOLDER / "band_gap", FOLDER / "band_gap_2")
     table = (
         judging.predict([structure for structure, _ in MEASURED.values()]).assign(name=list(MEASURED)).set_index("name")
     )
@@ -97,7 +97,7 @@ def test_gaps_are_those_of_local_functionals_and_metals_have_none() -> None:
         assert table["prediction"][name] == pytest.approx(gap, abs=0.5), name
     assert (table["prediction"][["Cu", "Al"]].abs() < 0.02).all()
     # What is wrong (silicon has 0.47) is told.
-    assert table["prediction"]["Si"] < 0.3 and "far from every training crystal" in table["outside"]["Si"]
+    assert table["prediction"]["Si"] < 0.1 and "far from every training crystal" in table["outside"]["Si"]
 
 
 def test_all_networks_for_gaps_predict_together_and_tell_where_they_disagree() -> None:
