@@ -160,7 +160,13 @@ def _validate(config: ConfigDict) -> None:
             raise ValueError(f"config.split.{name} needs split.kind ratio or k_fold; got {split_kind(config)}")
     # Whether a source has folds, which val_ratio divides, or a split of its own is known of tasks; of others, later.
     is_folds = task is not None and task.num_folds > 1
-    is_known = is_folds or split_kind(config) != "source"
+    is_known = is_folds or config.split.redraw_val or split_kind(config) != "source"
+    if config.split.redraw_val and (is_folds or split_kind(config) != "source"):
+        kind = "a task of folds, which draws val anyway" if is_folds else f"split.kind {split_kind(config)}"
+        raise ValueError(
+            "config.split.redraw_val joins train and val of a source that records both (split.kind source); it must be "
+            f"False with {kind}"
+        )
     if config.train.patience and is_known and not _wants_val(config, split_kind(config), is_folds):
         raise ValueError(_patience_without_val(config))
     for name in ("train", "split"):
@@ -341,6 +347,8 @@ def build_split(config: ConfigDict, dataset: Dataset) -> Split:
             split = splits.by_size(dataset.ids, chosen.sizes, chosen.seed)
         case "source" if is_folds:
             split = splits.from_folds(dataset.ids, dataset.source_split, fold, chosen.val_ratio, chosen.seed)
+        case "source" if chosen.redraw_val:
+            split = splits.from_test(dataset.ids, dataset.source_split, chosen.val_ratio, chosen.seed)
         case "source":
             split = splits.from_source(dataset.source_split)
         case "files":
@@ -367,7 +375,7 @@ def _wants_val(config: ConfigDict, kind: str, is_folds: bool) -> bool:
         case "k_fold":
             return config.split.val_ratio > 0
         case _:
-            return is_folds and config.split.val_ratio > 0
+            return (is_folds or config.split.redraw_val) and config.split.val_ratio > 0
 
 
 def _patience_without_val(config: ConfigDict) -> str:
@@ -448,6 +456,7 @@ _CAME_LATER = {
     "data.task": "",
     "data.fold": 0,
     "split.by_structure": False,
+    "split.redraw_val": False,
     "bonds.num_gaussians": 128,
     "model.precision": "default",
     "train.loss": "auto",

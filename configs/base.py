@@ -56,6 +56,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.split.files = ("", "", "")  # id files of train, val, test, for kind=files
     config.split.num_folds = 5  # for kind=k_fold
     config.split.val_ratio = 0.1  # share of val in the other folds; 0 trains on all of them and keeps the last weights
+    config.split.redraw_val = False  # of a source with train and val of its own: join them, and draw val as of folds
     config.split.by_composition = False  # no composition in two splits (ratio and k_fold)
     config.split.by_structure = False  # no crystal in two splits, in whatever cell (ratio and k_fold); docs/data.md
     config.split.seed = 0

@@ -340,6 +340,7 @@ def test_the_learning_curve_of_classes_without_validation_is_that_of_the_trainin
         {"kind": "size", "sizes": (20, 0, 10)},
         {"kind": "k_fold", "val_ratio": 0.0},
         {"kind": "files", "files": ("train.txt", "", "")},
+        {"kind": "source", "redraw_val": True, "val_ratio": 0.0},
     ],
     ids=lambda asked: asked["kind"],
 )
@@ -350,7 +351,8 @@ def test_val_may_be_empty_where_the_split_asks_for_that(
     Path("train.txt").write_text("\n".join(crystals.ids[:20]))
     config = config.copy_and_resolve_references()
     config.split.update(asked)
-    split = configs.build_split(config, crystals)
+    recorded = tuple(["train"] * 15 + ["val"] * 5 + ["test"] * 10)
+    split = configs.build_split(config, dataclasses.replace(crystals, source_split=recorded))
     assert not len(split["val"]) and len(split["train"]) >= 20
     config.train.patience = 3
     with pytest.raises(ValueError, match=r"train\.patience must be 0 where config\.split leaves no crystal .*; got 3"):
@@ -454,4 +456,13 @@ def test_other_splits_than_shuffles_cannot_keep_twins_together(config: ConfigDic
     config = config.copy_and_resolve_references()
     config.split[field], config.split.kind = True, "size"
     with pytest.raises(ValueError, match=rf"config\.split\.{field} needs split\.kind ratio or k_fold; got size"):
+        configs.validate(config)
+
+
+@pytest.mark.parametrize("data", [{}, {"source": "matbench", "path": "x", "task": "matbench_phonons", "target": ""}])
+def test_only_a_recorded_train_and_val_can_be_joined(config: ConfigDict, data: dict[str, str]) -> None:
+    config = config.copy_and_resolve_references()
+    config.data.update(data)
+    config.split.redraw_val = True
+    with pytest.raises(ValueError, match=r"config\.split\.redraw_val joins .*with (split\.kind ratio|a task of folds)"):
         configs.validate(config)

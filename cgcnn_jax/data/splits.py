@@ -66,6 +66,15 @@ def from_source(labels: Sequence[str | None]) -> Split:
     return {name: np.flatnonzero([label == name for label in labels]) for name in NAMES}
 
 
+def from_test(ids: Sequence[str], labels: Sequence[str | None], val_ratio: float, seed: int) -> Split:
+    """The test recorded in the source; val is a share of its train and val together, drawn as in k_fold.
+
+    Raises ValueError as from_source does, or if train or val would be empty.
+    """
+    test = from_source(labels)["test"]
+    return _with_test(ids, labels, np.isin(np.arange(len(ids)), test), val_ratio, seed)
+
+
 def are_folds(labels: Sequence[str | None]) -> bool:
     """Whether the source marks crystals by the numbers of folds."""
     known = {label for label in labels if label is not None}
@@ -80,10 +89,7 @@ def from_folds(ids: Sequence[str], labels: Sequence[str | None], fold: int, val_
     known = {label for label in labels if label is not None}
     if str(fold) not in known:
         raise ValueError(f"data.fold must be one of the source's folds, {', '.join(sorted(known))}; got {fold}")
-    marked = np.flatnonzero([label is not None for label in labels])
-    is_test = np.array([labels[i] == str(fold) for i in marked.tolist()])
-    split = _one_fold([ids[i] for i in marked.tolist()], is_test, val_ratio, seed)
-    return {name: marked[index] for name, index in split.items()}
+    return _with_test(ids, labels, np.array([label == str(fold) for label in labels]), val_ratio, seed)
 
 
 def from_files(ids: Sequence[str], files: Mapping[str, str]) -> Split:
@@ -113,6 +119,15 @@ def from_files(ids: Sequence[str], files: Mapping[str, str]) -> Split:
     return split
 
 
+def _with_test(
+    ids: Sequence[str], labels: Sequence[str | None], is_test: np.ndarray, val_ratio: float, seed: int
+) -> Split:
+    """The split of the crystals that have a label; those of none are in no part of it."""
+    marked = np.flatnonzero([label is not None for label in labels])
+    split = _one_fold([ids[i] for i in marked.tolist()], is_test[marked], val_ratio, seed)
+    return {name: marked[index] for name, index in split.items()}
+
+
 def _one_fold(
     ids: Sequence[str], is_test: np.ndarray, val_ratio: float, seed: int, groups: Sequence[str] | None = None
 ) -> Split:
@@ -123,7 +138,7 @@ def _one_fold(
     train, val = (rest[part == number] for number in (0, 1))
     if not len(train) or (val_ratio and not len(val)):
         raise ValueError(
-            f"{len(rest)} crystals outside of the test fold are too few for split.val_ratio={val_ratio:g}: "
+            f"{len(rest)} crystals outside of test are too few for split.val_ratio={val_ratio:g}: "
             f"{'val' if len(train) else 'train'} would be empty"
         )
     return {"train": train, "val": val, "test": np.flatnonzero(is_test)}

@@ -119,9 +119,7 @@ def test_folds_that_do_not_exist_or_are_empty_are_refused():
             splits.k_fold(IDS, 5, fold, 0.1, 0)
     with pytest.raises(ValueError, match=r"split\.num_folds=9 is too many: fold 0 holds none of 4 crystals"):
         splits.k_fold(IDS[:4], 9, 0, 0.0, 0)
-    with pytest.raises(
-        ValueError, match=r"4 crystals outside of the test fold are too few for split\.val_ratio=0\.05: val"
-    ):
+    with pytest.raises(ValueError, match=r"4 crystals outside of test are too few for split\.val_ratio=0\.05: val"):
         splits.k_fold(IDS[:5], 5, 0, 0.05, 0)
 
 
@@ -141,6 +139,23 @@ def test_source_without_a_split_is_refused(labels):
 def test_a_source_may_have_no_crystals_for_val():
     split = splits.from_source(["test", "train", "train"])
     assert {name: index.tolist() for name, index in split.items()} == {"train": [1, 2], "val": [], "test": [0]}
+
+
+def test_val_is_drawn_anew_from_train_and_val_of_the_source():
+    labels = ["test" if i % 10 == 0 else None if i % 10 == 1 else "val" if i % 3 else "train" for i in range(len(IDS))]
+    recorded = splits.from_source(labels)
+    split = splits.from_test(IDS, labels, 0.25, 0)
+    np.testing.assert_array_equal(split["test"], recorded["test"])
+    both = np.union1d(recorded["train"], recorded["val"])
+    np.testing.assert_array_equal(np.union1d(split["train"], split["val"]), both)
+    assert len(split["train"]) + len(split["val"]) == len(both) and len(split["val"]) == round(len(both) / 4)
+    assert {labels[i] for i in split["val"]} == {labels[i] for i in split["train"]} == {"train", "val"}
+    # The draw hangs on ids and seed: the same crystals in another order, and not with another seed.
+    order = np.random.default_rng(0).permutation(len(IDS))
+    moved = splits.from_test([IDS[i] for i in order], [labels[i] for i in order], 0.25, 0)
+    np.testing.assert_array_equal(np.sort(order[moved["val"]]), split["val"])
+    assert splits.from_test(IDS, labels, 0.25, 1)["val"].tolist() != split["val"].tolist()
+    assert splits.from_test(IDS, labels, 0.0, 0)["train"].tolist() == both.tolist()
 
 
 def test_files_list_ids_line_by_line(tmp_path: Path):
