@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cgcnn_jax.data import elements, sources, splits
+from cgcnn_jax.data.angles import NUM_ANGLES
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import NearestK, NeighborRule, Radius, VoronoiBonds, WholeShells
@@ -155,6 +156,11 @@ def _validate(config: ConfigDict) -> None:
             "docs/data.md tells where to get them. Start it with --config.data.source=jsonl --config.data.path=PATH (or source=directory for id_prop.csv and "
             "CIFs) and, if the property has another name there, --config.data.target=NAME"
         )
+    if config.graph.angles and config.graph.fidelity:
+        raise ValueError(
+            f"config.graph.angles must be False with graph.fidelity={config.graph.fidelity}: the bonds that the published "
+            "code invents have no direction"
+        )
     for name in ("by_composition", "by_structure"):
         if config.split[name] and split_kind(config) not in ("ratio", "k_fold"):
             raise ValueError(f"config.split.{name} needs split.kind ratio or k_fold; got {split_kind(config)}")
@@ -269,7 +275,7 @@ def build_featurizer(config: ConfigDict, atom_table: np.ndarray) -> Featurizer:
         "voronoi": VoronoiBonds(graph.cutoff, graph.bond_tolerance),
     }
     known = tuple(np.flatnonzero(atom_table.any(axis=1)).tolist())
-    return Featurizer(rules[graph.neighbors], graph.quotient, graph.quotient_tolerance, known)
+    return Featurizer(rules[graph.neighbors], graph.quotient, graph.quotient_tolerance, known, graph.angles)
 
 
 def atom_table_name(config: ConfigDict) -> str:
@@ -315,6 +321,7 @@ def build_model(config: ConfigDict, table_shape: tuple[int, int], n_output: int)
         conv=model.conv,
         num_convs=model.num_convs,
         basis=bases[bonds.basis],
+        n_angle=NUM_ANGLES if config.graph.angles else 0,
         pool=model.pool,
         activate_pooled=model.activate_pooled,
         atom_layers=model.atom_layers,
@@ -453,6 +460,7 @@ WITHOUT_EFFECT = (
 # Fields that came later, with the value that does what was done before.
 _CAME_LATER = {
     "graph.share_last_shell": False,
+    "graph.angles": False,
     "data.task": "",
     "data.fold": 0,
     "split.by_structure": False,

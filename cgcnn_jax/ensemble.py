@@ -1,5 +1,6 @@
 """Ensemble: several trained networks that predict as one, and say how far they agree."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ class Ensemble(TablePredictor):
     Attributes:
       predictors: At least two, of the same graphs, with at least one property in common.
       scaler: Of the properties that all predict, in the order of the first.
-      featurizer: Structure to graph.
+      featurizer: Structure to graph, with angles if one of them takes those: the others pass over them.
     """
 
     def __init__(self, predictors: Sequence[Predictor], names: Sequence[str] | None = None) -> None:
@@ -44,13 +45,14 @@ class Ensemble(TablePredictor):
         if len(predictors) < 2:
             raise ValueError(f"an ensemble needs at least two networks; got {len(predictors)}")
         self.predictors = tuple(predictors)
-        self.featurizer = predictors[0].featurizer
+        has_angles = any(one.featurizer.angles for one in predictors)
+        self.featurizer = dataclasses.replace(predictors[0].featurizer, angles=has_angles)
         names = names or [f"network {number}" for number in range(1, len(predictors) + 1)]
         seen: dict[str, str] = {}
         shared = predictors[0].scaler
         for name, other in zip(names, predictors, strict=True):
             shared = _shared(shared, other.scaler, name)
-            if predictors[0].featurizer != other.featurizer:
+            if self.featurizer != dataclasses.replace(other.featurizer, angles=has_angles):
                 raise ValueError(
                     f"the networks of an ensemble must see the same graphs and elements (config.graph, config.atoms); {name} "
                     f"was trained on others than {names[0]}: leave one of them out"

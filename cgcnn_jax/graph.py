@@ -4,6 +4,7 @@ Dimensions, used in every docstring of the package:
   n_node    nodes of all crystals together; a node is one atom, or one class of equivalent atoms (quotient graph)
   n_edge    edges of all crystals together; an edge is one neighbour of its receiver, or several equal ones
   n_graph   crystals
+  n_angle   angular features of an edge, 0 in graphs without
   n_target  predicted properties, or classes
 
 The functions here work on numpy and on jax arrays alike, inside `jax.jit` too, so there is one padding in the project.
@@ -31,6 +32,7 @@ class CrystalGraphs(NamedTuple):
       n_node: Nodes of each crystal, i32[n_graph].
       n_edge: Edges of each crystal, i32[n_graph].
       graph_mask: False for padding graphs, bool[n_graph].
+      angles: Where other bonds point at both ends of each edge (`data.angles`), f32[n_edge, n_angle].
     """
 
     species: Array
@@ -42,6 +44,7 @@ class CrystalGraphs(NamedTuple):
     n_node: Array
     n_edge: Array
     graph_mask: Array
+    angles: Array
 
 
 class Batch(NamedTuple):
@@ -145,6 +148,7 @@ def select(graphs: CrystalGraphs, index: Array, budget: PadBudget, starts: Offse
         n_node=_with_padding(n_node, n_empty, budget.n_node),
         n_edge=_with_padding(n_edge, n_empty, budget.n_edge),
         graph_mask=xp.concatenate([mask, xp.zeros(n_empty + 1, dtype=bool)]),
+        angles=fill(graphs.angles[edge], is_edge[:, None], 0),
     )
 
 
@@ -179,6 +183,7 @@ def unpad(graphs: CrystalGraphs) -> CrystalGraphs:
         n_node=host.n_node[host.graph_mask],
         n_edge=host.n_edge[host.graph_mask],
         graph_mask=host.graph_mask[host.graph_mask],
+        angles=host.angles[is_edge],
     )
 
 
@@ -201,6 +206,7 @@ def validate(graphs: CrystalGraphs) -> None:
         ("edge_weight", "distances"),
         ("senders", "distances"),
         ("receivers", "distances"),
+        ("angles", "distances"),
     ):
         if len(getattr(graphs, name)) != len(getattr(graphs, other)):
             raise ValueError(
@@ -218,7 +224,7 @@ def validate(graphs: CrystalGraphs) -> None:
             )
     if np.any(np.diff(np.asarray(graphs.receivers)) < 0):
         raise ValueError("receivers must be ascending; sort the edges by receiver")
-    for name in ("distances", "edge_weight", "node_weight"):
+    for name in ("distances", "edge_weight", "node_weight", "angles"):
         if not np.isfinite(getattr(graphs, name)).all():
             raise ValueError(f"{name} holds a value that is not finite")
 

@@ -48,6 +48,7 @@ def main() -> None:
     config = configs.from_dict(networks[0].about["config"])
     cli.override(config, sys.argv[1:], "--config.data.")
     cli.with_own_unit(config)
+    config.graph.angles = predictor.featurizer.angles
     configs.validate(config)
     # Of networks that learned more than is judged, the data are read with all that the first one learned.
     read = scaler if cli.is_given("config.data.target") else own

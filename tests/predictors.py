@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from cgcnn_jax.data import elements
+from cgcnn_jax.data.angles import NUM_ANGLES
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import WholeShells
 from cgcnn_jax.graph import PadBudget
@@ -24,7 +25,12 @@ BUDGET = PadBudget(n_node=96, n_edge=1024, n_graph=16)
 
 @functools.cache  # make_predictor.__wrapped__ makes one that no test has used
 def make_predictor(
-    *, conv: str = "gated_norm", pool: str = "site", scaler: TargetScaler = ENERGY, quotient: bool = True
+    *,
+    conv: str = "gated_norm",
+    pool: str = "site",
+    scaler: TargetScaler = ENERGY,
+    quotient: bool = True,
+    angles: bool = False,
 ) -> Predictor:
     """A small network; its weights are those of the seed 0 with noise, so that no gate or site is like another."""
     table = elements.atom_features("released")
@@ -40,6 +46,7 @@ def make_predictor(
         atom_layers=1 if pool == "site" else 0,
         crystal_layers=0 if pool == "site" else 1,
         crystal_features=5,
+        n_angle=NUM_ANGLES if angles else 0,
     )
     variables = init_variables(model, 0, table)
     random = np.random.default_rng(1)
@@ -47,6 +54,7 @@ def make_predictor(
         lambda leaf: np.asarray(leaf + random.normal(0, 0.3, leaf.shape), np.float32), variables["params"]
     )
     weights = Weights(params, variables["batch_stats"], variables["constants"])
-    predictor = Predictor(model, weights, scaler, Featurizer(WholeShells(num_neighbors=8), use_quotient=quotient), {})
+    featurizer = Featurizer(WholeShells(num_neighbors=8), use_quotient=quotient, angles=angles)
+    predictor = Predictor(model, weights, scaler, featurizer, {})
     predictor._budget = BUDGET
     return predictor

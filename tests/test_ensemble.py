@@ -114,6 +114,17 @@ def test_networks_of_different_things_are_no_ensemble(three: list[Predictor]) ->
         Ensemble([first])
 
 
+def test_networks_with_and_without_angles_predict_together(three: list[Predictor]) -> None:
+    without, with_angles = three[0], make_predictor(pool="mean", angles=True)
+    apart = [one.predict([SALT, CESIUM])["prediction"].to_numpy() for one in (without, with_angles)]
+    assert np.abs(apart[0] - apart[1]).min() > 1e-3
+    for networks in ([without, with_angles], [with_angles, without]):
+        ensemble = Ensemble(networks)
+        assert ensemble.featurizer == with_angles.featurizer
+        table = ensemble.predict([SALT, CESIUM])
+        np.testing.assert_allclose(table["prediction"], np.mean(apart, axis=0), rtol=1e-5)
+
+
 def test_networks_that_learned_several_properties_predict_what_all_of_them_learned(three: list[Predictor]) -> None:
     energy = three[0]
     both = TargetScaler("regression", ("gap", "energy"), ("eV", "eV/atom"), (1.0, -1.5), (2.0, 0.7))

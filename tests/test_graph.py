@@ -33,6 +33,7 @@ def make(n_node: int, n_edge: int, seed: int) -> CrystalGraphs:
         n_node=np.array([n_node], np.int32),
         n_edge=np.array([n_edge], np.int32),
         graph_mask=np.ones(1, bool),
+        angles=rng.uniform(-1, 1, (n_edge, 3)).astype(np.float32),
     )
 
 
@@ -123,7 +124,7 @@ def test_jit_and_numpy_give_the_same_batch(graphs):
 
 def test_batches_are_32_bit_whatever_the_index(graphs):
     chosen = select(graphs, np.array([1, 2]), BUDGET)  # i64
-    for name, dtype in zip(CrystalGraphs._fields, "ifffiiii?", strict=True):
+    for name, dtype in zip(CrystalGraphs._fields, "ifffiiii?f", strict=True):
         assert getattr(chosen, name).dtype == np.dtype(dtype), name
 
 

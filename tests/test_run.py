@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from ml_collections import ConfigDict
 from pymatgen.core import Structure
@@ -83,6 +84,27 @@ def test_what_the_published_code_cannot_express_is_not_saved_for_it(
     run(config, tmp_path / "run", data=crystals, split=split)
     with pytest.raises(ValueError, match=r"exactly 12 neighbours within 8\.0 Å, this model was trained on WholeShells"):
         reference.save(tmp_path / "run", tmp_path / "x.pth.tar")
+
+
+def test_a_run_with_angles_predicts_as_it_was_judged(
+    config: ConfigDict, crystals: Dataset, split: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    config = config.copy_and_resolve_references()
+    config.graph.angles = True
+    # CsCl's cubes stretched along one axis: their angles differ.
+    entries = [
+        Crystal.from_arrays(
+            id, np.diag([4, 4, 3.6 + 0.03 * z]), [55, 17], [[0, 0, 0], [0.5, 0.5, 0.5]], {"Z": float(z)}
+        )
+        for z, id in enumerate(crystals.ids)
+    ]
+    data = dataset.load(entries, configs.build_featurizer(config, configs.build_atom_table(config)), ["Z"])
+    run(config, tmp_path, data=data, split=split)
+    predictor = Predictor.restore(tmp_path)
+    assert predictor.model.n_angle == 16 and np.ptp(data.graphs.angles, axis=0).max() > 0.03
+    judged = pd.read_csv(tmp_path / "predictions.csv").set_index("id")
+    again = predictor.predict([entries[i].to_structure() for i in split["test"]])["prediction"]
+    np.testing.assert_allclose(again, judged.loc[[data.ids[i] for i in split["test"]], "prediction"], rtol=1e-5)
 
 
 def test_pictures_that_fail_cost_no_number(

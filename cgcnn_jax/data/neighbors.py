@@ -22,16 +22,18 @@ class Edges(NamedTuple):
       senders: Its neighbour j, i64[n_edge]; several edges of one pair are different periodic images.
       distances: Å, f64[n_edge].
       weights: Bonds that each edge counts for, f64[n_edge]; None for one each.
+      vectors: From i to j, Å, f64[n_edge, 3]; None where bonds are invented.
     """
 
     receivers: np.ndarray
     senders: np.ndarray
     distances: np.ndarray
     weights: np.ndarray | None = None
+    vectors: np.ndarray | None = None
 
     def take(self, keep: np.ndarray) -> "Edges":
-        weights = None if self.weights is None else self.weights[keep]
-        return Edges(self.receivers[keep], self.senders[keep], self.distances[keep], weights)
+        weights, vectors = (None if column is None else column[keep] for column in (self.weights, self.vectors))
+        return Edges(self.receivers[keep], self.senders[keep], self.distances[keep], weights, vectors)
 
 
 class NeighborRule(Protocol):
@@ -110,7 +112,7 @@ class NearestK:
         start = np.searchsorted(edges.receivers, np.arange(n_atom))
         edges = edges.take(np.arange(len(edges.receivers)) - start[edges.receivers] < self.num_neighbors)
         missing = self.num_neighbors - np.bincount(edges.receivers, minlength=n_atom)
-        if self.published_padding:
+        if missing.any() and self.published_padding:
             lacking = np.repeat(np.arange(n_atom), missing)
             edges = _sorted(
                 Edges(
@@ -264,11 +266,12 @@ def _within(crystal: Crystal, radius: float) -> Edges:
 
     # Row by row as pymatgen does: one matrix product rounds otherwise, and in one of ten crystals ties fall otherwise.
     coords = np.array([row @ crystal.lattice for row in _near(crystal)])
-    receivers, senders, _, distances = find_points_in_spheres(
+    receivers, senders, images, distances = find_points_in_spheres(
         coords, coords, r=float(radius), pbc=np.ones(3, np.int64), lattice=crystal.lattice, tol=1e-8
     )
     itself = (receivers == senders) & (distances <= 1e-8)
-    return Edges(receivers, senders, distances).take(~itself)
+    vectors = coords[senders] + images @ crystal.lattice - coords[receivers]
+    return Edges(receivers, senders, distances, vectors=vectors).take(~itself)
 
 
 def _sorted(edges: Edges) -> Edges:

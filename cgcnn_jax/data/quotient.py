@@ -4,7 +4,7 @@ Two atoms of one species whose neighbours come in the same classes at the same d
 every layer. Colour refinement finds these classes: start from species, split every class by the multiset of
 (distance, class of the neighbour), until nothing splits. One node stands for a class (node_weight atoms), one edge for
 all bonds of a receiver with equal distance and equal neighbour class (edge_weight bonds). Weighted sums over the
-quotient equal sums over the full graph.
+quotient equal sums over the full graph. Where bonds have angles as well, equal ones agree in those too.
 """
 
 from typing import NamedTuple
@@ -13,6 +13,7 @@ import numpy as np
 
 from cgcnn_jax.data.neighbors import Edges
 
+_ALIKE = 0.01  # angular features (of -1 to 1) within this width count as equal
 _MOST_WORK = 2_000_000  # rounds times atoms, some seconds
 
 
@@ -25,6 +26,7 @@ class Quotient(NamedTuple):
       edges: Between nodes, sorted by receiver; distances are the mean of those merged.
       edge_weight: Bonds per edge, f64[n_edge].
       atom_node: The node that stands for each atom, i64[n_atom].
+      angles: Angular features per edge, the mean of those merged, f64[n_edge, n_angle].
     """
 
     species: np.ndarray
@@ -32,20 +34,24 @@ class Quotient(NamedTuple):
     edges: Edges
     edge_weight: np.ndarray
     atom_node: np.ndarray
+    angles: np.ndarray
 
 
-def full(species: np.ndarray, edges: Edges) -> Quotient:
-    """The graph as it is, every weight 1."""
+def full(species: np.ndarray, edges: Edges, angles: np.ndarray | None = None) -> Quotient:
+    """The graph as it is, every weight 1; see `reduce`."""
     n_atom = len(species)
-    return Quotient(species, np.ones(n_atom, np.int64), edges, _weights(edges), np.arange(n_atom))
+    return Quotient(
+        species, np.ones(n_atom, np.int64), edges, _weights(edges), np.arange(n_atom), _angles(edges, angles)
+    )
 
 
-def reduce(species: np.ndarray, edges: Edges, *, tolerance: float) -> Quotient:
+def reduce(species: np.ndarray, edges: Edges, angles: np.ndarray | None = None, *, tolerance: float) -> Quotient:
     """The quotient graph.
 
     Args:
       species: Atomic numbers, [n_atom].
       edges: The full graph, sorted by receiver; every atom receives at least one edge.
+      angles: Angular features of the edges, [n_edge, n_angle]; None for none.
       tolerance: Distances within this width (Å) count as equal; 0 merges only equal bits. What it costs in accuracy is
         measured in docs/graphs.md.
 
@@ -54,6 +60,10 @@ def reduce(species: np.ndarray, edges: Edges, *, tolerance: float) -> Quotient:
     """
     n_atom = len(species)
     shell = _shells(edges.distances, tolerance)
+    features = _angles(edges, angles)
+    for column in features.T:
+        alike = _shells(column, _ALIKE)
+        shell = np.unique(shell * (alike.max() + 1) + alike, return_inverse=True)[1]
     if edges.weights is not None:
         # Bonds that count differently are no equals.
         weights, kind = np.unique(edges.weights.round(9), return_inverse=True)
@@ -66,7 +76,7 @@ def reduce(species: np.ndarray, edges: Edges, *, tolerance: float) -> Quotient:
         # News travels one bond a round, along a chain of n atoms for n/2 rounds; the full graph predicts the same.
         n_round += 1
         if n_round * n_atom > _MOST_WORK:
-            return full(species, edges)
+            return full(species, edges, features)
         key = shell * n_color + color[edges.senders]
         # Sorting the keys of each receiver makes the row of a multiset; equal rows are equal environments.
         rows = key[np.lexsort((key, edges.receivers))]
@@ -87,17 +97,24 @@ def reduce(species: np.ndarray, edges: Edges, *, tolerance: float) -> Quotient:
     merged = (refined[edges.receivers] * n_shell + shell) * n_color + refined[edges.senders]
     key, index, count = np.unique(merged, return_inverse=True, return_counts=True)
     receivers, senders = key // (n_shell * n_color), key % n_color
+    merged_angles = np.zeros((len(key), features.shape[1]))
+    np.add.at(merged_angles, index, features)
     return Quotient(
         species=species[first],
         node_weight=node_weight,
         edges=Edges(receivers, senders, np.bincount(index, weights=edges.distances) / count),
         edge_weight=np.bincount(index, weights=_weights(edges)) / node_weight[receivers],
         atom_node=refined,
+        angles=merged_angles / count[:, None],
     )
 
 
 def _weights(edges: Edges) -> np.ndarray:
     return np.ones(len(edges.distances)) if edges.weights is None else edges.weights
+
+
+def _angles(edges: Edges, angles: np.ndarray | None) -> np.ndarray:
+    return np.zeros((len(edges.distances), 0)) if angles is None else angles
 
 
 def _shells(distances: np.ndarray, tolerance: float) -> np.ndarray:
@@ -106,14 +123,13 @@ def _shells(distances: np.ndarray, tolerance: float) -> np.ndarray:
     Depends on the set of distances alone, so that supercells and reordered cells get the same shells.
     """
     values, index = np.unique(distances, return_inverse=True)
-    label = np.zeros(len(values), dtype=np.int64)
-    number = 0
-    gaps = np.flatnonzero(np.diff(values) > tolerance) + 1
+    is_first = np.diff(values, prepend=-np.inf) > tolerance
+    starts = np.flatnonzero(is_first)
+    stops = np.append(starts[1:], len(values))
     # Between wide gaps the values may still form a chain longer than the tolerance; such chains are cut greedily.
-    for group in np.split(np.arange(len(values)), gaps):
-        low, stop = group[0], group[-1] + 1
+    is_chain = values[stops - 1] > values[starts] + tolerance
+    for low, stop in zip(starts[is_chain].tolist(), stops[is_chain].tolist(), strict=True):
         while low < stop:
-            end = low + np.searchsorted(values[low:stop], values[low] + tolerance, side="right")
-            label[low:end] = number
-            number, low = number + 1, end
-    return label[index]
+            is_first[low] = True
+            low += int(np.searchsorted(values[low:stop], values[low] + tolerance, side="right"))
+    return (np.cumsum(is_first) - 1)[index]

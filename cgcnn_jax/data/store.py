@@ -29,7 +29,7 @@ from cgcnn_jax.files import write_bytes
 from cgcnn_jax.graph import CrystalGraphs, PadBudget, concatenate, offsets, select, unpad
 
 # Raise when the arrays change their meaning, or other crystals are refused: old stores are then built anew, never misread.
-FORMAT = 4
+FORMAT = 5
 _CHUNK = 256
 # Starting worker processes takes as long as building this many chunks.
 _MIN_CHUNKS = 8
@@ -193,8 +193,8 @@ def _build_chunk(entries: Sequence[Entry], featurizer: Featurize) -> GraphStore:
 
 
 _EMPTY = CrystalGraphs(
-    *(np.zeros(0, dtype) for dtype in (np.int32, *[np.float32] * 3, *[np.int32] * 4, bool)),
-)
+    *(np.zeros(0, dtype) for dtype in (np.int32, *[np.float32] * 3, *[np.int32] * 4, bool, np.float32)),
+)._replace(angles=np.zeros((0, 0), np.float32))
 _DTYPES = {name: array.dtype for name, array in _EMPTY._asdict().items()} | {
     "atom_node": np.dtype(np.int32),
     "n_atom": np.dtype(np.int32),
@@ -253,7 +253,8 @@ def _key(entries: Iterable[Entry], featurizer: Featurize) -> tuple[str, int]:
 def _join(parts: list[GraphStore]) -> GraphStore:
     return GraphStore(
         tuple(id for part in parts for id in part.ids),
-        concatenate([part.graphs for part in parts] or [_EMPTY]),
+        # A part without a crystal does not know how many angular features bonds have.
+        concatenate([part.graphs for part in parts if part.ids] or [_EMPTY]),
         np.concatenate([part.atom_node for part in parts] or [np.zeros(0, np.int32)]),
         np.concatenate([part.n_atom for part in parts] or [np.zeros(0, np.int32)]),
         np.concatenate([part.vacuum for part in parts] or [np.zeros(0, np.float32)]),
@@ -345,15 +346,17 @@ def _join_files(folder: Path, parts: Sequence[Path]) -> None:
     ids: list[str] = []
     rejected: list[Rejected] = []
     lengths = dict.fromkeys(_DTYPES, 0)
+    n_angle = 0
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context((folder / f"{name}.npy").open("wb")) for name in _DTYPES}
         for name, file in files.items():
-            file.write(_npy_header(name, 0))
+            file.write(_npy_header(name, 0, 0))
         for path in parts:
             part = _read_part(path)
             ids += part.ids
             rejected += part.rejected
             arrays = _arrays(part)
+            n_angle = max(n_angle, part.graphs.angles.shape[1])  # 0 in parts without a crystal
             for name in ("senders", "receivers"):
                 arrays[name] = arrays[name] + np.int32(lengths["species"])
             for name, array in arrays.items():
@@ -361,17 +364,16 @@ def _join_files(folder: Path, parts: Sequence[Path]) -> None:
                 lengths[name] += len(array)
         for name, file in files.items():
             file.seek(0)
-            file.write(_npy_header(name, lengths[name]))
+            file.write(_npy_header(name, lengths[name], n_angle))
     checksums = {name: _checksum(folder / f"{name}.npy") for name in _DTYPES}
     (folder / "index.json").write_text(_index(ids, rejected, checksums))
 
 
-def _npy_header(name: str, length: int) -> bytes:
-    """Of a .npy file of so many numbers; numpy leaves room in it, so that every length makes a header of one size."""
+def _npy_header(name: str, length: int, n_angle: int) -> bytes:
+    """Of a .npy file of so many rows; numpy leaves room in it, so that every length makes a header of one size."""
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": _DTYPES[name].str, "fortran_order": False, "shape": (length,)}
-    )
+    shape = (length, n_angle) if name == "angles" else (length,)
+    np.lib.format.write_array_header_1_0(header, {"descr": _DTYPES[name].str, "fortran_order": False, "shape": shape})
     return header.getvalue()
 
 

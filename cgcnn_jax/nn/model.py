@@ -32,6 +32,8 @@ class CGCNN(nn.Module):
         layers) or "gated_update" (that, and a network at every atom).
       num_convs: R.
       basis: Bond lengths as features.
+      n_angle: Angular features that bonds have besides, 0 or those of `CrystalGraphs.angles`; a network without
+        passes over those of the graphs.
       pool: "mean" (S16), "softmax" (S11-S13) or "site" (S14-S15: the prediction is the mean of a number per atom).
       activate_pooled: Apply g to the pooled vector, as released.
       atom_layers: L1, hidden layers per atom, of width `features`.
@@ -56,6 +58,7 @@ class CGCNN(nn.Module):
     crystal_layers: int
     crystal_features: int
     dropout: float | Array
+    n_angle: int = 0
     init_scale: float | None = None
     precision: str = "default"
     axis_name: str | None = None
@@ -77,7 +80,7 @@ class CGCNN(nn.Module):
         table = self.variable("constants", "atom_table", jnp.zeros, self.table_shape).value
         # Embedding the hundred elements and gathering costs less than embedding every atom.
         v = Dense(self.features, *linear, name="embedding")(table)[graphs.species]
-        u = self.basis(graphs.distances)
+        u = jnp.concatenate([self.basis(graphs.distances), self._angles(graphs)], axis=-1)
         layers = [v]
         for t in range(self.num_convs):
             v = convolution(*linear, self.axis_name, name=f"conv_{t}")(v, u, graphs, training=training)
@@ -104,6 +107,14 @@ class CGCNN(nn.Module):
             crystal = softplus(Dense(self.crystal_features, *linear, name=f"crystal_{layer}")(crystal))
         return output(drop(crystal, training=training))
 
+    def _angles(self, graphs: CrystalGraphs) -> Array:
+        if graphs.angles.shape[-1] < self.n_angle:
+            raise ValueError(
+                f"the network takes {self.n_angle} angular features of every bond, and the graphs have "
+                f"{graphs.angles.shape[-1]} (Featurizer.angles)"
+            )
+        return jnp.asarray(graphs.angles)[:, : self.n_angle]
+
 
 def init_variables(model: CGCNN, seed: int, atom_table: np.ndarray) -> Variables:
     """Initial parameters, statistics and constants; the same for one seed on any machine.
@@ -114,7 +125,7 @@ def init_variables(model: CGCNN, seed: int, atom_table: np.ndarray) -> Variables
     if atom_table.shape != model.table_shape:
         raise ValueError(f"the element table is {atom_table.shape}, the model expects {model.table_shape}")
     key = jax.random.key(seed)
-    variables = dict(model.init(key, _smallest_graph()))
+    variables = dict(model.init(key, _smallest_graph(model.n_angle)))
     variables.pop("intermediates", None)
     variables["constants"] = {"atom_table": jnp.asarray(atom_table, jnp.float32)}
     return {"batch_stats": {}} | variables
@@ -125,9 +136,11 @@ def count_parameters(variables: Variables) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
-def _smallest_graph() -> CrystalGraphs:
+def _smallest_graph(n_angle: int) -> CrystalGraphs:
     """One atom bonded to its image: enough to trace the shapes of parameters."""
     one = np.ones(1, np.int32)
     zero = np.zeros(1, np.int32)
     weight = np.ones(1, np.float32)
-    return CrystalGraphs(one, weight, 3 * weight, weight, zero, zero, one, one, np.ones(1, bool))
+    return CrystalGraphs(
+        one, weight, 3 * weight, weight, zero, zero, one, one, np.ones(1, bool), np.zeros((1, n_angle), np.float32)
+    )

@@ -16,7 +16,11 @@ def sized(n_node: np.ndarray, n_edge: np.ndarray) -> CrystalGraphs:
     empty = np.zeros(0)
     n = len(n_node)
     return CrystalGraphs(
-        *[empty] * 6, n_node=n_node.astype(np.int32), n_edge=n_edge.astype(np.int32), graph_mask=np.ones(n, bool)
+        *[empty] * 6,
+        n_node=n_node.astype(np.int32),
+        n_edge=n_edge.astype(np.int32),
+        graph_mask=np.ones(n, bool),
+        angles=np.zeros((0, 0)),
     )
 
 

@@ -27,7 +27,7 @@ def test_every_rule_gives_a_valid_graph(rock_salt, random_crystals, rule, use_qu
                 featurizer(crystal)
             continue
         validate(graphs)
-        for name, dtype in zip(CrystalGraphs._fields, "ifffiiii?", strict=True):
+        for name, dtype in zip(CrystalGraphs._fields, "ifffiiii?f", strict=True):
             assert getattr(graphs, name).dtype == np.dtype(dtype), name
         np.testing.assert_array_equal(graphs.species[atom_node], crystal.species)
         assert graphs.node_weight.sum() == len(crystal.species)
@@ -68,5 +68,6 @@ def test_settings_can_be_told_apart_by_their_names():
         Featurizer(use_quotient=False),
         Featurizer(tolerance=1e-4),
         Featurizer(known_species=(1, 8)),
+        Featurizer(angles=True),
     ]
     assert len({repr(one) for one in some}) == len(some)

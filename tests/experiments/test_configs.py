@@ -67,6 +67,10 @@ def test_fields_mean_what_they_are_called() -> None:
     graph.neighbors, graph.fidelity, graph.quotient = "nearest", "published", False
     rule = NearestK(num_neighbors=7, cutoff=5.0, published_padding=True)
     assert configs.build_featurizer(config, table) == Featurizer(rule, False, 0.01, tuple(range(1, 104)))
+    config.graph.angles = True
+    assert configs.build_featurizer(config, table) == Featurizer(rule, False, 0.01, tuple(range(1, 104)), True)
+    with pytest.raises(ValueError, match=r"config\.graph\.angles must be False with graph\.fidelity=published"):
+        configs.validate(config)
 
     bonds.cutoff, bonds.spacing, bonds.low, bonds.high, bonds.num_bins, bonds.num_gaussians = 6.0, 0.5, 0.4, 5.5, 9, 31
     bases = {

@@ -28,6 +28,7 @@ def graph(seed: int) -> CrystalGraphs:
         n_node=np.array([N_NODE], np.int32),
         n_edge=np.array([N_EDGE], np.int32),
         graph_mask=np.ones(1, bool),
+        angles=np.zeros((N_EDGE, 0), np.float32),
     )
 
 
@@ -209,6 +210,7 @@ def test_the_mean_gate_and_message_worked_out_by_hand():
         n_node=np.array([2], np.int32),
         n_edge=np.array([2], np.int32),
         graph_mask=np.array([True]),
+        angles=np.zeros((2, 0), np.float32),
     )
     gate = np.zeros((5, 2), np.float32)
     gate[0, 0], gate[4, 1] = np.log(3), np.log(7) / 0.5

@@ -40,6 +40,7 @@ def two_atoms() -> CrystalGraphs:
         n_node=np.array([2, 1], np.int32),
         n_edge=np.array([2, 0], np.int32),
         graph_mask=np.array([True, False]),
+        angles=np.zeros((2, 0), np.float32),
     )
 
 

@@ -35,6 +35,7 @@ def graph(species, bonds, *, node_weight=None, edge_weight=None, n_node=None) ->
         n_node=np.array(n_node, np.int32),
         n_edge=n_edge.astype(np.int32),
         graph_mask=np.ones(len(n_node), bool),
+        angles=np.zeros((len(bonds), 0), np.float32),
     )
 
 

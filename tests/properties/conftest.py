@@ -1,4 +1,7 @@
-"""Every convolution with every pool as a network with random weights and statistics, compiled once."""
+"""Every convolution with every pool as a network with random weights and statistics, compiled once.
+
+The graphs have angles, which those networks alone see whose basis says so.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 from cgcnn_jax.data import elements
+from cgcnn_jax.data.angles import NUM_ANGLES
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import WholeShells
@@ -25,7 +29,12 @@ from tests.networks import RELEASED
 BUDGET = PadBudget(n_node=96, n_edge=1024, n_graph=6)
 TARGETS = np.array([[0.3], [-1.2], [0.8], [2.0], [0.1], [7.0]], np.float32)
 NEIGHBORS = WholeShells(num_neighbors=8)
-BASES = {"gaussians": GaussianBasis(), "bins": BinnedBasis(), "reciprocal": ReciprocalBasis(num_gaussians=32)}
+BASES = {
+    "gaussians": GaussianBasis(),
+    "angles": GaussianBasis(),
+    "bins": BinnedBasis(),
+    "reciprocal": ReciprocalBasis(num_gaussians=32),
+}
 
 
 class Network(NamedTuple):
@@ -71,6 +80,7 @@ def build(conv: str, pool: str, basis: str) -> Network:
         conv=conv,
         num_convs=2,
         basis=BASES[basis],
+        n_angle=NUM_ANGLES if basis == "angles" else 0,
         pool=pool,
         activate_pooled=not bins,
         atom_layers=0 if pool == "mean" else 1,
@@ -95,7 +105,7 @@ def build(conv: str, pool: str, basis: str) -> Network:
 
     @quick_jit
     def sensitivity(graphs, number):
-        names = ("distances", "edge_weight", "node_weight")
+        names = ("distances", "angles", "edge_weight", "node_weight")
 
         def prediction(inputs):
             return model.apply(variables, graphs._replace(**inputs))[number, 0]
@@ -111,6 +121,7 @@ def build(conv: str, pool: str, basis: str) -> Network:
 CASES = [(conv, pool, "gaussians") for conv in CONVOLUTIONS for pool in POOLS] + [
     *((conv, "mean", "bins") for conv in CONVOLUTIONS),
     ("gated_mlp", "mean", "reciprocal"),
+    ("gated_update", "mean", "angles"),
 ]
 # Every convolution, pool and basis is in one of these; the other combinations take minutes to compile.
 ALWAYS = [
@@ -118,6 +129,7 @@ ALWAYS = [
     *(("gated_norm", pool, "gaussians") for pool in POOLS),
     ("gated", "mean", "bins"),
     ("gated_mlp", "mean", "reciprocal"),
+    ("gated_update", "mean", "angles"),
 ]
 PARAMS = [pytest.param(case, id="-".join(case), marks=[] if case in ALWAYS else [pytest.mark.slow]) for case in CASES]
 
@@ -128,7 +140,8 @@ def network(request) -> Network:
 
 
 def to_graphs(*crystals: Crystal, quotient: bool = False) -> CrystalGraphs:
-    return concatenate([Featurizer(NEIGHBORS, use_quotient=quotient)(crystal).graphs for crystal in crystals])
+    featurizer = Featurizer(NEIGHBORS, use_quotient=quotient, angles=True)
+    return concatenate([featurizer(crystal).graphs for crystal in crystals])
 
 
 @pytest.fixture(scope="session")

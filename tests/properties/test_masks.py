@@ -19,7 +19,12 @@ def test_no_gradient_reaches_another_crystal(network, graphs_of, to_batch, rock_
     edge_owner = node_owner[graphs.receivers]
     for number in range(3):
         derivatives = network.sensitivity(graphs, number)
-        for name, owner in (("edge_weight", edge_owner), ("distances", edge_owner), ("node_weight", node_owner)):
+        for name, owner in (
+            ("edge_weight", edge_owner),
+            ("distances", edge_owner),
+            ("angles", edge_owner),
+            ("node_weight", node_owner),
+        ):
             derivative = np.asarray(derivatives[name])
             np.testing.assert_array_equal(derivative[owner != number], 0.0, err_msg=name)
             if name == "edge_weight":
@@ -35,6 +40,7 @@ def dirty(batch):
         graphs=graphs._replace(
             species=np.where(is_node, graphs.species, 5),
             distances=np.where(is_edge, graphs.distances, np.float32(1e3)),
+            angles=np.where(is_edge[:, None], graphs.angles, np.float32(-9)),
             senders=np.where(is_edge, graphs.senders, 0),
         ),
         targets=np.where(batch.target_mask, batch.targets, np.float32(-7.0)),
