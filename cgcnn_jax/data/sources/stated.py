@@ -22,6 +22,7 @@ from cgcnn_jax.data import elements
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
+    from pymatgen.core.operations import SymmOp
     from pymatgen.io.cif import CifParser
 
 FORMULA, UNITS = "_chemical_formula_sum", "_cell_formula_units_Z"
@@ -39,6 +40,12 @@ _GROUPS = (
     *("_symmetry_Int_Tables_number", "_space_group_IT_number"),
 )
 _NO_SYMMETRY = ("", "?", ".", "P1", "1")
+# Space groups with two choices of origin in International Tables A, by name and by number.
+_TWO_ORIGINS = (
+    "Pnnn Pban Pncb Pcna Pmmn Pnmm Pmnm Ccca Abaa Bbcb Ccce Aeaa Bbeb Fddd P4/n P42/n I41/a P4/nbm P4/nnc P4/nmm P4/ncc P42/nbc P42/nnm "
+    "P42/nmc P42/ncm I41/amd I41/acd Pn-3 Fd-3 Pn-3n Pn-3m Fd-3m Fd-3c "
+    "48 50 59 68 70 85 86 88 125 126 129 130 133 134 137 138 141 142 201 203 222 224 227 228"
+)
 _UNCERTAINTY = re.compile(r"\(.*")
 _NAME = re.compile(r"([A-Z][a-z]?)(?![a-z])")
 _GROUPS_OF_ATOMS = ("OH", "NO3")  # of which pymatgen drops the one and takes one atom of the other
@@ -74,7 +81,7 @@ def read(parser: "CifParser") -> "Structure":
         _check_cell(blocks[0], structure)
         species = Counter(site.specie.symbol for site in structure)
         is_confirmed = confirms(_text(blocks[0], FORMULA), _text(blocks[0], UNITS), species)
-        doubt = _doubt(blocks[0], len(parser.symmetry_operations))
+        doubt = _doubt(blocks[0], parser.symmetry_operations, structure.lattice.metric_tensor)
         if "implicit_hydrogens" in structure.site_properties:
             doubt = "a site is oxygen with hydrogen, which has no position of its own"
         if doubt and not is_confirmed:
@@ -260,13 +267,19 @@ def _check_cell(values: Mapping[str, Any], structure: "Structure") -> None:
             raise Misread(f"_cell_{name} is {text!r}, and the lattice read has {read:.6g}; there is no such cell")
 
 
-def _doubt(values: Mapping[str, Any], n_operation: int) -> str:
+def _doubt(values: Mapping[str, Any], operations: "Sequence[SymmOp]", metric: np.ndarray) -> str:
     """What pymatgen had to guess; empty if nothing."""
     groups = [re.sub(r"[\s_]", "", _text(values, tag)) for tag in _GROUPS]
-    if n_operation == 1 and not any(_column(values, tag) for tag in OPERATIONS):
-        named = next((group for group in groups if group.upper() not in _NO_SYMMETRY), None)
-        if named:
+    named = next((group for group in groups if group.upper() not in _NO_SYMMETRY), None)
+    if named and not any(_column(values, tag) for tag in OPERATIONS):
+        if len(operations) == 1:
             return f"it names the space group {named}, but no operations of it are known"
+        if named in _TWO_ORIGINS.split():
+            return f"it names the space group {named}, which has two origins, and lists no operations"
+        # R-3m, say, has hexagonal and rhombohedral axes: lengths and angles stay as they are under the right ones.
+        turned = [one.rotation_matrix.T @ metric @ one.rotation_matrix for one in operations]
+        if not np.allclose(turned, metric, rtol=0, atol=0.02 * metric.diagonal().max()):
+            return f"it names the space group {named}, whose operations do not fit its cell, and lists none"
     for place, text in enumerate(_column(values, _HYDROGENS)):
         if _number(text):
             return f"site {place} has {text} hydrogen atoms attached, which have no positions"

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import spglib
 
 from cgcnn_jax.data.crystal import Crystal, CrystalError, CrystalFile
 from cgcnn_jax.data.sources import cif, stated
@@ -143,6 +144,56 @@ def test_a_guess_that_the_formula_confirms_is_taken(tmp_path):
     assert len(read(text, tmp_path).species) == 8
     with pytest.raises(CrystalError, match="no operations of it are known"):
         read(text.replace(FORMULA, ""), tmp_path)
+
+
+DIAMOND = ("_symmetry_space_group_name_H-M 'F d -3 m'", 3 * [3.567] + 3 * [90], "C1 C {0} {0} {0} 1")
+BISMUTH = ("_symmetry_space_group_name_H-M 'R -3 m'", [4.546, 4.546, 11.862, 90, 90, 120], "Bi1 Bi 0 0 0.2339 1")
+
+
+def of_group(group: str, cell: list[float], atom: str, formula: str = "") -> str:
+    """A CIF that names its space group and lists no operations."""
+    names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+    lines = [f"_cell_{name} {value}" for name, value in zip(names, cell, strict=True)]
+    return "\n".join(
+        [
+            "data_x",
+            formula,
+            *lines,
+            group,
+            ROCK_SALT[ROCK_SALT.index("loop_\n_atom") : ROCK_SALT.index("Na1")] + atom + "\n",
+        ]
+    )
+
+
+@pytest.mark.parametrize("group", [DIAMOND[0], "_space_group_IT_number 227"])
+def test_a_group_of_two_origins_needs_operations_or_the_content_of_the_cell(tmp_path, group):
+    # The first origin has an atom at 0, the second at 1/8. pymatgen takes the first, where 1/8 makes sixteen atoms.
+    content = "_chemical_formula_sum C8\n_cell_formula_units_Z 1"
+    for x, is_confirmed in ((0, True), (0.125, False)):
+        alone = of_group(group, DIAMOND[1], DIAMOND[2].format(x))
+        with pytest.raises(CrystalError, match=r"names the space group (Fd-3m|227), which has two origins"):
+            read(alone, tmp_path)
+        stated_too = of_group(group, DIAMOND[1], DIAMOND[2].format(x), content)
+        if is_confirmed:
+            assert len(read(stated_too, tmp_path).species) == 8
+        else:
+            with pytest.raises(CrystalError, match="its sites make C16, but _chemical_formula_sum is 'C8'"):
+                read(stated_too, tmp_path)
+
+
+def test_the_groups_of_two_origins_are_those_of_spglib():
+    settings = [spglib.get_spacegroup_type(hall_number) for hall_number in range(1, 531)]
+    # Choices are "1" and "2", with the axes before them ("2cab"), but b1, c1 of the monoclinic ones are cells.
+    second = [one for one in settings if one.number > 15 and one.choice.startswith("2")]
+    assert {str(one.number) for one in second} == {name for name in stated._TWO_ORIGINS.split() if name.isdecimal()}
+    assert {one.international_short.replace("_", "") for one in second} <= set(stated._TWO_ORIGINS.split())
+
+
+def test_a_named_group_must_fit_the_cell(tmp_path):
+    assert len(read(of_group(*BISMUTH), tmp_path).species) == 6
+    rhombohedral = [4.746, 4.746, 4.746, 57.2, 57.2, 57.2]
+    with pytest.raises(CrystalError, match="names the space group R-3m, whose operations do not fit its cell"):
+        read(of_group(BISMUTH[0], rhombohedral, "Bi1 Bi 0.2339 0.2339 0.2339 1"), tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["xsf", "cssr"])
