@@ -192,7 +192,9 @@ def test_pipes_and_names_that_are_no_text_are_no_hang_and_no_traceback(tmp_path)
 def test_a_million_lines_are_refused_at_once(tmp_path):
     (tmp_path / "POSCAR").write_text("0.1 0.2 0.3\n" * 10**6)
     (entry,) = read_files([tmp_path])
-    with pytest.raises(CrystalError, match="1,000,000 lines; files of more than 201,000 are not read"):
+    with pytest.raises(
+        CrystalError, match=r"POSCAR: cannot be read .1,000,000 lines; files of more than 201,000 are not read"
+    ):
         entry.read()
 
 

@@ -1,14 +1,19 @@
 """Structure files: CIF, POSCAR and whatever else pymatgen reads. Plain CIFs have a fast reader of their own, cif.py."""
 
+import bz2
+import gzip
 import json
+import lzma
 import os
+import tempfile
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cgcnn_jax.data.crystal import MAX_ATOMS, CrystalError, CrystalFile, Rejected, printable
+from cgcnn_jax.data.crystal import MAX_ATOMS, MAX_BYTES, CrystalError, CrystalFile, Rejected, printable
 from cgcnn_jax.data.sources import stated
 
 if TYPE_CHECKING:
@@ -16,7 +21,12 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".cif", ".mcif", ".vasp", ".poscar", ".xsf", ".cssr")
 _NAMES = ("POSCAR", "CONTCAR")
-_COMPRESSED = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00"}  # how they begin; as pymatgen reads them
+# As pymatgen reads them: how they begin, and who opens them.
+_COMPRESSED: dict[str, tuple[bytes, Callable[..., Any]]] = {
+    ".gz": (b"\x1f\x8b", gzip.open),
+    ".bz2": (b"BZh", bz2.open),
+    ".xz": (b"\xfd7zXZ\x00", lzma.open),
+}
 _LONGEST = 400  # letters of a reason
 _MOST_LINES = 2 * MAX_ATOMS + 1000  # positions and velocities
 # pymatgen takes a file for its own JSON or YAML if its name holds one of these, unless it ends as a CIF or POSCAR does.
@@ -60,24 +70,26 @@ def read_structure(path: Path) -> "Structure":
     """
     from pymatgen.io.cif import CifParser
 
-    # Whoever reads it needs a minute and more for a million lines; of CIFs `stated` knows the sites.
-    content = path.read_bytes() if path.is_file() else b""
-    compression = path.suffix.lower()
-    if content and not content.startswith(_COMPRESSED.get(compression, b"")):
-        # The libraries would call it an error of the disk.
-        raise CrystalError(f"{path.name}: cannot be read (it is not compressed as {compression} says)")
-    n_line = content.count(b"\n") + (not content.endswith(b"\n"))
-    if n_line > _MOST_LINES:
-        raise CrystalError(f"{path.name}: {n_line:,} lines; files of more than {_MOST_LINES:,} are not read")
     # As pymatgen tells them.
     is_cif = ".cif" in path.name.lower() or ".mcif" in path.name.lower()
 
     def read() -> "Structure":
+        content = _content(path)
+        # Whoever reads it needs a minute and more for a million lines; of CIFs `stated` knows the sites.
+        n_line = content.count(b"\n") + (not content.endswith(b"\n"))
+        if n_line > _MOST_LINES:
+            raise stated.Misread(f"{n_line:,} lines; files of more than {_MOST_LINES:,} are not read")
         if _is_document(path):
             return _read_document(path)
         if is_cif:
             return stated.read(CifParser(path))
-        return stated.count(path, stated.read_poscar(lambda: _from_file(path), path, n_line))
+        if _plain(path) == path:
+            return _read_other(path, n_line)
+        # pymatgen does not take every kind compressed, and what a file says of itself stands in it.
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / _plain(path).name
+            copy.write_bytes(content)
+            return _read_other(copy, n_line)
 
     try:
         return parse(read, f"{path.name}: cannot be read")
@@ -110,6 +122,26 @@ def parse(read: "Callable[[], Structure]", failed: str) -> "Structure":
         raise CrystalError(f"{failed} (pymatgen: {_told(error)}; is the file whole?)") from error
 
 
+def _content(path: Path) -> bytes:
+    """Of a file, without its compression. Raises Misread if it is not compressed as its name says, or is too large."""
+    if not path.is_file():
+        return b""
+    begin, opened = _COMPRESSED.get(path.suffix.lower(), (b"", open))
+    with path.open("rb") as file:
+        head = file.read(len(begin))
+    if head and head != begin:
+        # The libraries would call it an error of the disk.
+        raise stated.Misread(f"it is not compressed as {path.suffix.lower()} says")
+    try:
+        with opened(path, "rb") as file:
+            content: bytes = file.read(MAX_BYTES + 1)
+    except (EOFError, lzma.LZMAError, zlib.error) as error:
+        raise stated.Misread(f"{_told(error)}; is the file whole?") from error
+    if len(content) > MAX_BYTES:
+        raise stated.Misread(f"it unpacks to more than {MAX_BYTES >> 20} MB, above which none is read")
+    return content
+
+
 def _told(error: Exception) -> str:
     """In one line, for all of the file may be quoted."""
     lines = str(error).strip().splitlines()
@@ -119,6 +151,11 @@ def _told(error: Exception) -> str:
 def _is_document(path: Path) -> bool:
     name = path.name.lower()
     return any(ending in name for ending in _DOCUMENTS) and not name.endswith(_NO_DOCUMENTS)
+
+
+def _read_other(path: Path, n_line: int) -> "Structure":
+    """What is neither a CIF nor a document."""
+    return stated.count(path, stated.read_poscar(lambda: _from_file(path), path, n_line))
 
 
 def _from_file(path: Path) -> "Structure":

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import pytest
 
-from cgcnn_jax.data.crystal import CrystalError, CrystalFile, Rejected
+from cgcnn_jax.data.crystal import Crystal, CrystalError, CrystalFile, Rejected
 from cgcnn_jax.data.sources import read_files
 
 
@@ -131,13 +131,48 @@ def test_a_file_that_is_not_compressed_as_its_name_says_is_an_error_of_the_file(
         CrystalFile("a", tmp_path / f"a.cif.{suffix}").read()
 
 
-@pytest.mark.parametrize(("name", "package"), [("a.cif.gz", gzip), ("a.cif.bz2", bz2), ("a.json.gz", gzip)])
+@pytest.mark.parametrize(
+    ("name", "package"), [("a.cif.gz", gzip), ("a.cif.bz2", bz2), ("a.json.gz", gzip), ("a.cif.xz", lzma)]
+)
 def test_a_compressed_file_that_is_damaged_is_an_error_of_the_file(tmp_path, texts, structure, name, package):
     content = bytearray(package.compress((texts["cif"] if "cif" in name else structure.to_json()).encode()))
     content[-6 if package is gzip else len(content) // 2] ^= 0xFF  # in the checksum of gzip
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CrystalError, match=rf"^{re.escape(name)}: cannot be read \(.+; is the file whole\?\)$"):
         CrystalFile("a", tmp_path / name).read()
+
+
+@pytest.mark.parametrize("name", ["POSCAR", "a.vasp", "CONTCAR.relax", "a.xsf", "a.cssr"])
+def test_a_compressed_file_is_read_and_checked_as_it_is_without_compression(tmp_path, structure, name):
+    text = structure.to(fmt=name[2:] if name[2:] in ("xsf", "cssr") else "poscar")
+    cut = text[: text.rstrip().rindex("\n")]  # the last atom
+    unnamed = re.sub(r"^Cs Cl\n| C[sl]$", "", text, flags=re.MULTILINE)  # as VASP 4 wrote it
+    for number, content in enumerate((text, cut, *([unnamed] if unnamed != text else []))):
+        told = []
+        for ending in ("", ".gz"):
+            path = tmp_path / f"{number}" / f"{name}{ending}"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(gzip.compress(content.encode()) if ending else content.encode())
+            (entry,) = [one for one in read_files([path.parent]) if one.path == path]
+            try:
+                told.append(Crystal.to_structure(entry.read()))
+            except CrystalError as error:
+                told.append(str(error).replace(".gz", ""))
+        assert told[0] == told[1]
+        assert isinstance(told[0], str) == (number > 0), told[0]
+
+
+def test_a_compressed_file_of_millions_of_lines_is_refused(tmp_path):
+    for package, ending in ((gzip, "gz"), (lzma, "xz")):
+        path = tmp_path / f"POSCAR.{ending}"
+        path.write_bytes(package.compress(b"0.1 0.2 0.3\n" * 10**6))
+        with pytest.raises(
+            CrystalError, match=rf"^POSCAR\.{ending}: cannot be read .1,000,000 lines; files of more than"
+        ):
+            CrystalFile("a", path).read()
+    path.write_bytes(lzma.compress(bytes(65 << 20)))
+    with pytest.raises(CrystalError, match="it unpacks to more than 64 MB"):
+        CrystalFile("a", path).read()
 
 
 def test_hidden_files_and_folders_are_no_crystals(tmp_path, texts):
@@ -198,7 +233,7 @@ def test_a_document_cut_short_is_an_error_of_the_file_in_one_line(tmp_path, stru
         for file in (name, f"{name}.gz"):
             with pytest.raises(CrystalError) as told:
                 CrystalFile("a", tmp_path / file).read()
-            start = f"{file}: cannot be read (not {kind}: "
+            start = f"{file}: cannot be read ({'Compressed file ended' if file.endswith('gz') else f'not {kind}: '}"
             assert str(told.value).startswith(start) and str(told.value).endswith("; is the file whole?)")
             assert "\n" not in str(told.value)
 
