@@ -219,9 +219,13 @@ class CrystalFile:
         size = self.path.stat().st_size if self.path.is_file() else 0
         if size > MAX_BYTES:
             raise CrystalError(f"{self.id}: a file of {size >> 20} MB; above {MAX_BYTES >> 20} MB none is read")
-        sites = cif.read_plain(self.path)
-        if sites is None:
-            return Crystal.from_structure(self.id, files.read_structure(self.path), self.targets, self.split)
+        try:
+            sites = cif.read_plain(self.path)
+            if sites is None:
+                return Crystal.from_structure(self.id, files.read_structure(self.path), self.targets, self.split)
+        except PermissionError as error:
+            # That of one file; what else the system refuses (a disk that fails, too many files) ends the work.
+            raise CrystalError(f"{self.path.name}: cannot be read ({error.strerror})") from error
         lattice, species, frac_coords = sites
         return Crystal.from_arrays(self.id, lattice, species.tolist(), frac_coords, self.targets, self.split)
 

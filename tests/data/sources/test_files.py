@@ -1,17 +1,21 @@
 """Structure files of any kind, alone or in folders."""
 
 import bz2
+import errno
 import gzip
 import json
 import lzma
 import re
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cgcnn_jax.data import store
 from cgcnn_jax.data.crystal import Crystal, CrystalError, CrystalFile, Rejected
+from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.sources import read_files
 
 
@@ -186,6 +190,24 @@ def test_hidden_files_and_folders_are_no_crystals(tmp_path, texts):
 def test_a_file_that_vanished_is_unreadable(tmp_path):
     with pytest.raises(CrystalError, match=r"a\.cif: cannot be read"):
         CrystalFile("a", tmp_path / "a.cif").read()
+
+
+def test_a_file_of_someone_else_is_unreadable_and_the_others_are_read(tmp_path, texts, monkeypatch):
+    for name in ("a.cif", "POSCAR", "c.cif"):
+        (tmp_path / name).write_text(texts["poscar" if name == "POSCAR" else "cif"])
+    opened = Path.open
+
+    def refuse(path, *arguments, **options):  # root may read all
+        if path.name in ("a.cif", "POSCAR"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    built = store.build(list(read_files([tmp_path])), Featurizer())
+    assert built.ids == ("c",)
+    assert [one.reason for one in built.rejected] == [
+        f"{name}: cannot be read (Permission denied)" for name in ("POSCAR", "a.cif")
+    ]
 
 
 def test_digest_follows_content_and_name(tmp_path, texts):
