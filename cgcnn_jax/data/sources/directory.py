@@ -19,7 +19,7 @@ def read_directory(
     """The CIFs of a folder with their labels.
 
     id_prop.csv holds an id and any number of values a row. A first row whose values are not numbers names the columns;
-    otherwise they are named by `targets`, in order. Without a table, or without values, the crystals have no labels,
+    otherwise they are named by `targets`, in order. Last columns without any content are none. Without a table, or without values, the crystals have no labels,
     which is enough to predict.
 
     Args:
@@ -47,6 +47,9 @@ def read_directory(
             rows = [[cell.strip() for cell in row] for row in csv.reader(lines) if any(cell.strip() for cell in row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{table}: not a CSV table in UTF-8 ({error})") from error
+    # Spreadsheets end every row with a comma where a column was once filled.
+    while rows and all(len(row) > 2 and not row[-1] for row in rows):
+        rows = [row[:-1] for row in rows]
     n_row = len(rows)
     names = _column_names(table, rows, targets)
     unused = {file.stem: file for file in path.glob("*.cif") if not file.name.startswith(".")}

@@ -31,8 +31,20 @@ def labels(entries) -> dict[str, dict[str, float]]:
         b"\xef\xbb\xbfa,1.5\nb,-2\n",
         b"\xef\xbb\xbfid,gap\na,1.5\nb,-2\n",
         '"a","1.5"\n"b",-2\n',
+        "a,1.5,,\nb,-2, ,\n",
+        "id,gap,\na,1.5,\nb,-2,\n",
     ],
-    ids=["plain", "header", "crlf", "blanks", "bom", "bom and header", "quoted"],
+    ids=[
+        "plain",
+        "header",
+        "crlf",
+        "blanks",
+        "bom",
+        "bom and header",
+        "quoted",
+        "empty columns",
+        "header, empty column",
+    ],
 )
 def test_tables_that_say_the_same(tmp_path, table):
     assert labels(read_directory(make(tmp_path, table), ["gap"])) == {"a": {"gap": 1.5}, "b": {"gap": -2}}
