@@ -169,10 +169,7 @@ def _validate(config: ConfigDict) -> None:
     is_known = is_folds or config.split.redraw_val or split_kind(config) != "source"
     if config.split.redraw_val and (is_folds or split_kind(config) != "source"):
         kind = "a task of folds, which draws val anyway" if is_folds else f"split.kind {split_kind(config)}"
-        raise ValueError(
-            "config.split.redraw_val joins train and val of a source that records both (split.kind source); it must be "
-            f"False with {kind}"
-        )
+        raise ValueError(_redrawn_without_val(kind))
     if config.train.patience and is_known and not _wants_val(config, split_kind(config), is_folds):
         raise ValueError(_patience_without_val(config))
     for name in ("train", "split"):
@@ -347,6 +344,8 @@ def build_split(config: ConfigDict, dataset: Dataset) -> Split:
         groups = dataset.families()
     kind = split_kind(config)
     is_folds = kind == "source" and splits.are_folds(dataset.source_split)
+    if is_folds and chosen.redraw_val:
+        raise ValueError(_redrawn_without_val("a source of folds, which draws val anyway"))
     match kind:
         case "ratio":
             split = splits.by_ratio(dataset.ids, chosen.ratios, chosen.seed, groups)
@@ -383,6 +382,13 @@ def _wants_val(config: ConfigDict, kind: str, is_folds: bool) -> bool:
             return config.split.val_ratio > 0
         case _:
             return (is_folds or config.split.redraw_val) and config.split.val_ratio > 0
+
+
+def _redrawn_without_val(kind: str) -> str:
+    return (
+        "config.split.redraw_val joins train and val of a source that records its split (split.kind source); it must be "
+        f"False with {kind}"
+    )
 
 
 def _patience_without_val(config: ConfigDict) -> str:

@@ -20,7 +20,7 @@ Array = Any  # numpy.ndarray on the host, jax.Array on the device
 class CrystalGraphs(NamedTuple):
     """One or many crystals as one disconnected graph (a pytree; field names follow jraph).
 
-    Only raw physics is stored; element tables and distance expansions are part of the model.
+    Only what belongs to the crystal is stored; element tables and distance expansions are part of the model.
 
     Attributes:
       species: Atomic numbers, i32[n_node]; 0 is padding.
@@ -32,7 +32,7 @@ class CrystalGraphs(NamedTuple):
       n_node: Nodes of each crystal, i32[n_graph].
       n_edge: Edges of each crystal, i32[n_graph].
       graph_mask: False for padding graphs, bool[n_graph].
-      angles: Where other bonds point at both ends of each edge (`data.angles`), f32[n_edge, n_angle].
+      angles: Where the bonds point at both ends of each edge (`data.angles`), f32[n_edge, n_angle].
     """
 
     species: Array

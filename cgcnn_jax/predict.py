@@ -299,8 +299,8 @@ class Predictor(TablePredictor):
             if have.get(name) != want.get(name):
                 raise Misfit(
                     f"the weights of config.init_from do not fit this network: {name} is {have.get(name)} there and "
-                    f"{want.get(name)} here; set config.model, config.atoms and config.bonds as in its config.json, and learn "
-                    "as many properties, or some of its own (config.data.target)"
+                    f"{want.get(name)} here; set config.model, config.atoms, config.bonds and config.graph.angles as in its config.json, "
+                    "and learn as many properties, or some of its own (config.data.target)"
                 )
         if not np.array_equal(mine["constants"]["atom_table"], atom_table):
             raise Misfit(

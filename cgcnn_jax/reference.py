@@ -206,6 +206,7 @@ def save(workdir: str | Path, path: str | Path) -> None:
         ("the number of targets", len(scaler.names), 1),
         ("model.num_classes", scaler.num_classes, 2 if is_classifier else 0),
         ("bonds", basis, GaussianBasis(CUTOFF, SPACING)),
+        ("the number of angular features", model.n_angle, 0),
     ):
         if value != wanted:
             raise ValueError(f"{workdir}: in the released code {name} is always {wanted!r}, here it is {value!r}")

@@ -69,7 +69,7 @@ def get_config(preset: str | None = None) -> ConfigDict:
     config.graph.shell_tolerance = 1e-3  # Å, distances closer than this are one shell
     config.graph.share_last_shell = False  # equals of the last neighbour share its places (shells), docs/graphs.md
     config.graph.bond_tolerance = 0.25  # Å beyond the covalent radii, voronoi (paper)
-    config.graph.angles = False  # 16 features of a bond besides: how all others of its atoms lie to it, docs/graphs.md
+    config.graph.angles = False  # 16 features of a bond besides: how those of its two atoms lie to it, docs/graphs.md
     config.graph.quotient = True  # one node for all equivalent atoms; the same predictions, several times faster
     config.graph.quotient_tolerance = 1e-3  # Å, equal distances in the quotient; docs/graphs.md has the cost
 

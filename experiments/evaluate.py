@@ -44,18 +44,19 @@ def main() -> None:
 
     predictor = restore(*WORKDIR.value)
     networks = networks_of(predictor)
-    scaler, own = predictor.scaler, networks[0].scaler
-    config = configs.from_dict(networks[0].about["config"])
+    # The first whose graphs are those of all: with angles, if one of them takes those.
+    first = next(one for one in networks if one.featurizer == predictor.featurizer)
+    scaler, own = predictor.scaler, first.scaler
+    config = configs.from_dict(first.about["config"])
     cli.override(config, sys.argv[1:], "--config.data.")
     cli.with_own_unit(config)
-    config.graph.angles = predictor.featurizer.angles
     configs.validate(config)
-    # Of networks that learned more than is judged, the data are read with all that the first one learned.
+    # Of networks that learned more than is judged, the data are read with all that this one learned.
     read = scaler if cli.is_given("config.data.target") else own
     data.check_target(read, *configs.learned(config))
     wanted = _split(networks, SPLIT.value) if SPLIT.value != "all" else []
     folder = _folder()
-    crystals = data.load(config, np.asarray(networks[0].weights.constants["atom_table"]))
+    crystals = data.load(config, np.asarray(first.weights.constants["atom_table"]))
     if SPLIT.value == "all":
         index = np.arange(len(crystals))
         used = {id for one in networks for part in ("train", "val") for id in one.about["split"][part]}
@@ -63,7 +64,7 @@ def main() -> None:
             print(f"{seen} of the {len(crystals)} crystals have ids that the run was trained on or chosen by")
     else:
         index = _members(crystals, wanted, SPLIT.value)
-        data.tell_if_other(networks[0], crystals)
+        data.tell_if_other(first, crystals)
     graphs, targets = crystals.store.take(index), crystals.targets[index]
     if read.names != scaler.names:
         targets = targets[:, read.places(scaler.names)]

@@ -19,7 +19,7 @@ _COUNTS = np.array([math.factorial(sum(p)) / math.prod(map(math.factorial, p)) f
 
 
 def bond_angles(edges: Edges) -> np.ndarray:
-    r"""Where the other bonds point at both ends of each bond.
+    r"""Where the bonds of its two atoms point, seen from each bond.
 
     At the receiver i of a bond with direction r, and at its sender j with -r:
 

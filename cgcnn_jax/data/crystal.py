@@ -216,15 +216,17 @@ class CrystalFile:
     def read(self) -> Crystal:
         from cgcnn_jax.data.sources import cif, files
 
-        size = self.path.stat().st_size if self.path.is_file() else 0
-        if size > MAX_BYTES:
-            raise CrystalError(f"{self.id}: a file of {size >> 20} MB; above {MAX_BYTES >> 20} MB none is read")
         try:
+            size = self.path.stat().st_size if self.path.is_file() else 0
+            if size > MAX_BYTES:
+                raise CrystalError(f"{self.id}: a file of {size >> 20} MB; above {MAX_BYTES >> 20} MB none is read")
             sites = cif.read_plain(self.path)
             if sites is None:
                 return Crystal.from_structure(self.id, files.read_structure(self.path), self.targets, self.split)
         except PermissionError as error:
-            # That of one file; what else the system refuses (a disk that fails, too many files) ends the work.
+            # Of this file alone; what else the system refuses (temporary folders, say) ends the work.
+            if str(error.filename) != str(self.path):
+                raise
             raise CrystalError(f"{self.path.name}: cannot be read ({error.strerror})") from error
         lattice, species, frac_coords = sites
         return Crystal.from_arrays(self.id, lattice, species.tolist(), frac_coords, self.targets, self.split)
@@ -234,9 +236,12 @@ class CrystalFile:
         # pymatgen does, to the order of sites and the last bit, so graphs are the same with it and without.
         reader = f"{self.path.name}\0{pymatgen_version()}\0"
         content = hashlib.sha256(reader.encode(errors="surrogateescape"))
-        with self.path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                content.update(piece)
+        try:
+            with self.path.open("rb") as file:
+                while piece := file.read(1 << 20):
+                    content.update(piece)
+        except PermissionError as error:
+            content.update(f"\0{error.strerror}".encode())  # until that is mended, and there is a content
         return content.hexdigest()
 
 

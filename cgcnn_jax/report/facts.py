@@ -149,6 +149,7 @@ def _split(run: FinishedRun) -> str:
             # Runs of earlier versions do not say; Matbench's have folds.
             is_fold = run.summary.get("split_is_fold", run.config["data"]["source"] == "matbench")
             text = "the data's own" + f", fold {fold}" * is_fold
+            text += f" test, val {split['val_ratio']:g} of the others" * bool(split.get("redraw_val"))
     if split["by_composition"]:
         return text + ", no composition in two parts"
     return text + ", no twins in two parts" * bool(split.get("by_structure"))
@@ -163,7 +164,8 @@ def _graph(run: FinishedRun) -> str:
         "radius": "all",
         "voronoi": "Voronoi neighbours",
     }
-    return f"{rules[graph['neighbors']]}, within {graph['cutoff']:g} Å" + ", quotient" * bool(graph["quotient"])
+    text = f"{rules[graph['neighbors']]}, within {graph['cutoff']:g} Å" + ", with angles" * bool(graph.get("angles"))
+    return text + ", quotient" * bool(graph["quotient"])
 
 
 def _network(run: FinishedRun) -> str:

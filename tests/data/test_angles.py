@@ -8,9 +8,9 @@ from scipy.special import eval_legendre
 
 from cgcnn_jax.data import quotient, store
 from cgcnn_jax.data.angles import NUM_ANGLES, bond_angles
-from cgcnn_jax.data.crystal import Crystal
+from cgcnn_jax.data.crystal import Crystal, CrystalError
 from cgcnn_jax.data.featurize import Featurizer
-from cgcnn_jax.data.neighbors import Edges, NearestK, WholeShells
+from cgcnn_jax.data.neighbors import Edges, NearestK, Radius, VoronoiBonds, WholeShells
 
 
 def test_a_bent_molecule_by_hand():
@@ -73,10 +73,24 @@ def test_all_pairs_of_bonds_say_the_same(random_crystals, cutoff):
     assert n_bond > 100
 
 
-@pytest.mark.parametrize("rule", [WholeShells(), WholeShells(share_last=True)])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        WholeShells(),
+        WholeShells(share_last=True),
+        NearestK(),
+        NearestK(published_padding=True),
+        Radius(6.0),
+        VoronoiBonds(8.0, 2.0),
+    ],
+)
 def test_every_rule_knows_where_its_bonds_point(random_crystals, rule):
+    n_bond = 0
     for crystal in random_crystals:
-        edges = rule.find(crystal)
+        try:
+            edges = rule.find(crystal)
+        except CrystalError:  # an atom that neither the radius nor the Voronoi rule gives a neighbour
+            continue
         assert edges.vectors is not None
         np.testing.assert_allclose(np.linalg.norm(edges.vectors, axis=1), edges.distances, rtol=1e-9)
         # The end of a vector is an atom: in cells of the lattice, an integer away from the sender.
@@ -84,6 +98,8 @@ def test_every_rule_knows_where_its_bonds_point(random_crystals, rule):
         np.testing.assert_allclose(
             away - crystal.frac_coords[edges.senders], np.rint(away - crystal.frac_coords[edges.senders]), atol=1e-9
         )
+        n_bond += len(edges.distances)
+    assert n_bond > 100
 
 
 def test_invented_bonds_have_no_direction():

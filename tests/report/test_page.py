@@ -112,6 +112,16 @@ def test_the_page_says_which_fold_of_the_data_was_the_test(tmp_path: Path) -> No
     assert "the data's own, fold 3" in read(folder).text
 
 
+def test_the_page_tells_a_redrawn_val_and_angles(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", *regression())
+    config = json.loads((folder / "config.json").read_text())
+    split = config["split"] | {"kind": "source", "redraw_val": True, "val_ratio": 0.02}
+    before = read(folder).text
+    edit_json(folder / "config.json", split=split, graph=config["graph"] | {"angles": True})
+    for text in ("the data's own test, val 0.02 of the others", "within 8 Å, with angles, quotient"):
+        assert text not in before and text in read(folder).text
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_run_of_very_few_crystals_has_a_page(tmp_path: Path, n: int) -> None:
     text = read(write_run(tmp_path / "run", np.array([[1.0], [1.0]])[:n], np.array([[1.0], [1.0]])[:n])).text

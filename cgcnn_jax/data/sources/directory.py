@@ -19,8 +19,8 @@ def read_directory(
     """The CIFs of a folder with their labels.
 
     id_prop.csv holds an id and any number of values a row. A first row whose values are not numbers names the columns;
-    otherwise they are named by `targets`, in order. Last columns without any content are none. Without a table, or without values, the crystals have no labels,
-    which is enough to predict.
+    otherwise they are named by `targets`, in order. Last columns without any content, beyond those of `targets`, are none.
+    Without a table, or without values, the crystals have no labels, which is enough to predict.
 
     Args:
       path: The folder.
@@ -48,7 +48,7 @@ def read_directory(
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{table}: not a CSV table in UTF-8 ({error})") from error
     # Spreadsheets end every row with a comma where a column was once filled.
-    while rows and all(len(row) > 2 and not row[-1] for row in rows):
+    while rows and all(len(row) > 1 + max(1, len(targets)) and not row[-1] for row in rows):
         rows = [row[:-1] for row in rows]
     n_row = len(rows)
     names = _column_names(table, rows, targets)

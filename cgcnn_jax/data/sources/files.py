@@ -94,6 +94,8 @@ def read_structure(path: Path) -> "Structure":
     try:
         return parse(read, f"{path.name}: cannot be read")
     except FileNotFoundError as error:
+        if str(error.filename) != str(path):
+            raise  # of temporary folders, say
         raise CrystalError(f"{path.name}: cannot be read (there is no {path} any more)") from error
 
 
@@ -124,8 +126,6 @@ def parse(read: "Callable[[], Structure]", failed: str) -> "Structure":
 
 def _content(path: Path) -> bytes:
     """Of a file, without its compression. Raises Misread if it is not compressed as its name says, or is too large."""
-    if not path.is_file():
-        return b""
     begin, opened = _COMPRESSED.get(path.suffix.lower(), (b"", open))
     with path.open("rb") as file:
         head = file.read(len(begin))
@@ -214,12 +214,21 @@ def _walk(folder: Path, base: Path, above: tuple[str, ...] = ()) -> Iterator[Cry
         path = folder / name
         if is_folder:
             yield from _walk(path, base, (*above, real))
-        elif name in ids and path.is_file():
+        elif name in ids and (refusal := _refusal(path)):
+            yield Rejected(printable(str(path)), f"{printable(str(path))}: {refusal}")
+        elif name in ids:
             place = path.relative_to(base)
             yield CrystalFile(_id_of(place) if number[ids[name]] == 1 else printable(str(place)), path)
-        elif name in ids:
-            what = "a link that leads nowhere" if path.is_symlink() else "no file"
-            yield Rejected(printable(str(path)), f"{printable(str(path))}: {what}")
+
+
+def _refusal(path: Path) -> str:
+    """Why a path is not that of a file; empty if it is."""
+    try:
+        if path.is_file():
+            return ""
+        return "a link that leads nowhere" if path.is_symlink() else "no file"
+    except PermissionError as error:  # a folder that may be listed and not entered
+        return f"cannot be read ({error.strerror})"
 
 
 def is_structure(name: str) -> bool:

@@ -46,6 +46,7 @@ _TWO_ORIGINS = (
     "P42/nmc P42/ncm I41/amd I41/acd Pn-3 Fd-3 Pn-3n Pn-3m Fd-3m Fd-3c "
     "48 50 59 68 70 85 86 88 125 126 129 130 133 134 137 138 141 142 201 203 222 224 227 228"
 )
+_MISFIT = 0.02  # of products of axes, some 1 % of a length or half a degree; cells are printed far more exactly
 _UNCERTAINTY = re.compile(r"\(.*")
 _NAME = re.compile(r"([A-Z][a-z]?)(?![a-z])")
 _GROUPS_OF_ATOMS = ("OH", "NO3")  # of which pymatgen drops the one and takes one atom of the other
@@ -274,11 +275,13 @@ def _doubt(values: Mapping[str, Any], operations: "Sequence[SymmOp]", metric: np
     if named and not any(_column(values, tag) for tag in OPERATIONS):
         if len(operations) == 1:
             return f"it names the space group {named}, but no operations of it are known"
-        if named in _TWO_ORIGINS.split():
-            return f"it names the space group {named}, which has two origins, and lists no operations"
+        # Whichever of them pymatgen knows.
+        if known := [group for group in groups if group in _TWO_ORIGINS.split()]:
+            return f"it names the space group {known[0]}, which has two origins, and lists no operations"
         # R-3m, say, has hexagonal and rhombohedral axes: lengths and angles stay as they are under the right ones.
-        turned = [one.rotation_matrix.T @ metric @ one.rotation_matrix for one in operations]
-        if not np.allclose(turned, metric, rtol=0, atol=0.02 * metric.diagonal().max()):
+        lengths = np.sqrt(metric.diagonal())
+        turned = np.array([one.rotation_matrix.T @ metric @ one.rotation_matrix for one in operations])
+        if (np.abs(turned - metric) > _MISFIT * np.outer(lengths, lengths)).any():
             return f"it names the space group {named}, whose operations do not fit its cell, and lists none"
     for place, text in enumerate(_column(values, _HYDROGENS)):
         if _number(text):

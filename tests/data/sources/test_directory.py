@@ -64,6 +64,13 @@ def test_targets_name_several_columns_without_a_header(tmp_path):
     )
 
 
+def test_a_named_column_without_any_value_is_one(tmp_path):
+    make(tmp_path, "a,1.5,,\nb,-2,,\n")
+    np.testing.assert_equal(
+        labels(read_directory(tmp_path, ["gap", "k"])), {"a": {"gap": 1.5, "k": np.nan}, "b": {"gap": -2, "k": np.nan}}
+    )
+
+
 @pytest.mark.parametrize("table", ["a,nan\nb,1\n", "a,\nb,1\n"])
 def test_a_first_row_without_a_value_is_no_header(tmp_path, table):
     assert list(labels(read_directory(make(tmp_path, table), ["gap"]))) == ["a", "b"]

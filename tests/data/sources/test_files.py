@@ -7,6 +7,7 @@ import json
 import lzma
 import re
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -192,9 +193,12 @@ def test_a_file_that_vanished_is_unreadable(tmp_path):
         CrystalFile("a", tmp_path / "a.cif").read()
 
 
-def test_a_file_of_someone_else_is_unreadable_and_the_others_are_read(tmp_path, texts, monkeypatch):
+@pytest.mark.parametrize("has_cache", [False, True])
+def test_a_file_of_someone_else_is_unreadable_and_the_others_are_read(tmp_path, texts, monkeypatch, has_cache):
+    folder = tmp_path / "crystals"
+    folder.mkdir()
     for name in ("a.cif", "POSCAR", "c.cif"):
-        (tmp_path / name).write_text(texts["poscar" if name == "POSCAR" else "cif"])
+        (folder / name).write_text(texts["poscar" if name == "POSCAR" else "cif"])
     opened = Path.open
 
     def refuse(path, *arguments, **options):  # root may read all
@@ -202,12 +206,46 @@ def test_a_file_of_someone_else_is_unreadable_and_the_others_are_read(tmp_path, 
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return opened(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, "open", refuse)
-    built = store.build(list(read_files([tmp_path])), Featurizer())
-    assert built.ids == ("c",)
-    assert [one.reason for one in built.rejected] == [
-        f"{name}: cannot be read (Permission denied)" for name in ("POSCAR", "a.cif")
-    ]
+    def build():
+        return store.build(list(read_files([folder])), Featurizer(), cache=tmp_path / "cache" if has_cache else None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        for _ in range(2):
+            built = build()
+            assert built.ids == ("c",)
+            assert [one.reason for one in built.rejected] == [
+                f"{name}: cannot be read (Permission denied)" for name in ("POSCAR", "a.cif")
+            ]
+    assert build().ids == ("POSCAR", "a", "c")
+
+
+def test_a_folder_that_may_not_be_entered_costs_its_own_files_alone(tmp_path, texts, monkeypatch):
+    for name in ("a/x.cif", "b.cif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(texts["cif"])
+    is_file = Path.is_file
+
+    def refuse(path, **options):
+        if path.parent.name == "a":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_file(path, **options)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    inside, beside = read_files([tmp_path])
+    assert isinstance(inside, Rejected) and inside.reason.endswith("x.cif: cannot be read (Permission denied)")
+    assert len(beside.read().species) == 2
+
+
+def test_a_machine_without_room_for_temporary_files_is_no_fault_of_the_file(tmp_path, structure, monkeypatch):
+    (tmp_path / "POSCAR.gz").write_bytes(gzip.compress(structure.to(fmt="poscar").encode()))
+
+    def fail():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", fail)
+    with pytest.raises(FileNotFoundError, match="No usable temporary directory"):
+        CrystalFile("a", tmp_path / "POSCAR.gz").read()
 
 
 def test_digest_follows_content_and_name(tmp_path, texts):

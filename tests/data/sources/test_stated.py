@@ -165,7 +165,18 @@ def of_group(group: str, cell: list[float], atom: str, formula: str = "") -> str
     )
 
 
-@pytest.mark.parametrize("group", [DIAMOND[0], "_space_group_IT_number 227"])
+@pytest.mark.parametrize(
+    "group",
+    [
+        DIAMOND[0],
+        "_space_group_IT_number 227",
+        # Names that pymatgen does not know, and a number that it then takes.
+        *(
+            f"_symmetry_space_group_name_H-M '{name}'\n_space_group_IT_number 227"
+            for name in ("F d -3 m Z", "F d 3 m", "?")
+        ),
+    ],
+)
 def test_a_group_of_two_origins_needs_operations_or_the_content_of_the_cell(tmp_path, group):
     # The first origin has an atom at 0, the second at 1/8. pymatgen takes the first, where 1/8 makes sixteen atoms.
     content = "_chemical_formula_sum C8\n_cell_formula_units_Z 1"
@@ -187,6 +198,25 @@ def test_the_groups_of_two_origins_are_those_of_spglib():
     second = [one for one in settings if one.number > 15 and one.choice.startswith("2")]
     assert {str(one.number) for one in second} == {name for name in stated._TWO_ORIGINS.split() if name.isdecimal()}
     assert {one.international_short.replace("_", "") for one in second} <= set(stated._TWO_ORIGINS.split())
+
+
+@pytest.mark.parametrize(
+    ("group", "cell", "fits"),
+    [
+        ("P 4", [4, 4, 40, 90, 90, 90], True),
+        ("P 4", [4, 4.002, 40, 90, 90, 90.05], True),  # as rounded as a cell may be
+        ("P 4", [4, 5.5, 40, 90, 90, 90], False),
+        ("P 1 2/m 1", [3.2, 5, 30, 90, 100, 90], True),
+        ("P 1 2/m 1", [3.2, 3.2, 30, 90, 90, 120], False),
+    ],
+)
+def test_a_long_axis_hides_no_misfit_of_the_short_ones(tmp_path, group, cell, fits):
+    text = of_group(f"_symmetry_space_group_name_H-M '{group}'", cell, "C1 C 0.1 0.2 0.3 1")
+    if fits:
+        assert len(read(text, tmp_path).species) == 4
+    else:
+        with pytest.raises(CrystalError, match="whose operations do not fit its cell"):
+            read(text, tmp_path)
 
 
 def test_a_named_group_must_fit_the_cell(tmp_path):
