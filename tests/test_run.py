@@ -78,6 +78,14 @@ class Told(Watcher):
         return self.epochs >= self._stop_after
 
 
+def test_folds_draw_val_anyway(config: ConfigDict, crystals: Dataset) -> None:
+    config = config.copy_and_resolve_references()
+    config.split.kind, config.split.redraw_val = "source", True
+    folds = dataclasses.replace(crystals, source_split=tuple("012" * 10))
+    with pytest.raises(ValueError, match=r"redraw_val joins train and val .* with a source of folds"):
+        configs.build_split(config, folds)
+
+
 def test_what_the_published_code_cannot_express_is_not_saved_for_it(
     config: ConfigDict, crystals: Dataset, split: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
@@ -90,7 +98,7 @@ def test_a_run_with_angles_predicts_as_it_was_judged(
     config: ConfigDict, crystals: Dataset, split: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     config = config.copy_and_resolve_references()
-    config.graph.angles = True
+    config.graph.angles = config.graph.share_last_shell = True
     # CsCl's cubes stretched along one axis: their angles differ.
     entries = [
         Crystal.from_arrays(
@@ -100,6 +108,8 @@ def test_a_run_with_angles_predicts_as_it_was_judged(
     ]
     data = dataset.load(entries, configs.build_featurizer(config, configs.build_atom_table(config)), ["Z"])
     run(config, tmp_path, data=data, split=split)
+    with pytest.raises(ValueError, match="the number of angular features is always 0, here it is 16"):
+        reference.save(tmp_path, tmp_path / "x.pth.tar")
     predictor = Predictor.restore(tmp_path)
     assert predictor.model.n_angle == 16 and np.ptp(data.graphs.angles, axis=0).max() > 0.03
     judged = pd.read_csv(tmp_path / "predictions.csv").set_index("id")

@@ -162,6 +162,21 @@ def test_several_runs_are_judged_together(
         )
 
 
+def test_networks_with_and_without_angles_are_judged_together(
+    run: Run, trained: Path, cif_folder: Path, tmp_path: Path
+) -> None:
+    angular = tmp_path / "angular"
+    run("train", *directory_flags(cif_folder), f"--workdir={angular}", *TINY, "--config.graph.angles")
+    one, other = (read_csv((workdir / "predictions.csv").read_text()) for workdir in (trained, angular))
+    for first, second in ((trained, angular), (angular, trained)):
+        folder = tmp_path / f"{first.name} first"
+        done = run("evaluate", f"--workdir={first}", f"--workdir={second}", f"--output={folder}")
+        assert "not the data that the run was trained on" not in done.stderr
+        for row, a, b in zip(read_csv((folder / "predictions.csv").read_text()), one, other, strict=True):
+            mean = (float(a["prediction"]) + float(b["prediction"])) / 2
+            assert row["id"] == a["id"] == b["id"] and float(row["prediction"]) == pytest.approx(mean, rel=1e-5)
+
+
 def test_of_networks_that_learned_more_what_all_learned_is_judged(
     run: Run, trained: Path, cif_folder: Path, tmp_path: Path
 ) -> None:
