@@ -83,6 +83,17 @@ def test_formation_energies_are_those_measured_and_those_of_elements_none() -> N
     assert one.contributions.mean() == pytest.approx(values["MgO"], rel=1e-5)
 
 
+def test_two_networks_know_formation_energies_better() -> None:
+    judging = JudgingPredictor.restore(FOLDER / "formation_energy_2", FOLDER / "formation_energy_3")
+    table = judging.predict([structure for structure, _ in MEASURED.values()]).assign(name=list(MEASURED))
+    table = table.set_index("name")
+    for name, heat in HEATS.items():
+        assert table["prediction"][name] == pytest.approx(heat / KJ_PER_MOL / 2, abs=0.05), name
+    for name, energy in {"C": 0.134, "Si": 0, "Cu": 0, "Al": 0}.items():
+        assert table["prediction"][name] == pytest.approx(energy, abs=0.06), name
+    assert (table["outside"] == "").all() and table["std"].max() < 0.05
+
+
 # Gaps in eV by the local density approximation, F. Tran and P. Blaha, Phys. Rev. Lett. 102, 226401 (2009), Table I, at
 # measured lattice constants; PBE's are alike.
 LDA_GAPS = {"C": 4.11, "GaAs": 0.30, "LiF": 8.94, "MgO": 4.70}
