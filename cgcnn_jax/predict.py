@@ -370,6 +370,9 @@ class Predictor(TablePredictor):
         if config:
             config = configs.portable(configs.upgraded(config))  # as it is in a folder for others
         settings = {key: config.get(key) for key in ("atoms", "bonds", "graph", "model")}
+        if config and not config["graph"]["angles"]:
+            # What came later must not change what a network without it is called: its applicability.npz knows it by that.
+            settings["graph"] = {name: value for name, value in config["graph"].items() if name != "angles"}
         content = hashlib.sha256(json.dumps([settings, self.scaler.to_dict()], sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.weights.variables()):
             content.update(jax.tree_util.keystr(path).encode())

@@ -182,7 +182,7 @@ TWO_DEVICES = """
         return jax.value_and_grad(one, has_aux=True)
 
     one = jax.jit(loss(None))(params, v, u, *whole)
-    spread = jax.shard_map(loss("batch"), mesh=mesh, in_specs=(P(), *[P("batch")] * 11), out_specs=P())
+    spread = jax.shard_map(loss("batch"), mesh=mesh, in_specs=(P(), *[P("batch")] * (2 + len(first))), out_specs=P())
     two = jax.jit(spread)(params, v, u, *shares)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), one, two)
     print("equal", float(jnp.abs(two[1]["params"]["gate"]["kernel"]).max()) > 1e-3)
