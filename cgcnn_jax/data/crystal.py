@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import operator
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, reduce
@@ -216,18 +217,13 @@ class CrystalFile:
     def read(self) -> Crystal:
         from cgcnn_jax.data.sources import cif, files
 
-        try:
-            size = self.path.stat().st_size if self.path.is_file() else 0
-            if size > MAX_BYTES:
-                raise CrystalError(f"{self.id}: a file of {size >> 20} MB; above {MAX_BYTES >> 20} MB none is read")
-            sites = cif.read_plain(self.path)
-            if sites is None:
-                return Crystal.from_structure(self.id, files.read_structure(self.path), self.targets, self.split)
-        except PermissionError as error:
-            # Of this file alone; what else the system refuses (temporary folders, say) ends the work.
-            if str(error.filename) != str(self.path):
-                raise
-            raise CrystalError(f"{self.path.name}: cannot be read ({error.strerror})") from error
+        # Not of pathlib, whose is_file raises in a folder that may not be entered.
+        size = os.path.getsize(self.path) if os.path.isfile(self.path) else 0
+        if size > MAX_BYTES:
+            raise CrystalError(f"{self.id}: a file of {size >> 20} MB; above {MAX_BYTES >> 20} MB none is read")
+        sites = cif.read_plain(self.path)
+        if sites is None:
+            return Crystal.from_structure(self.id, files.read_structure(self.path), self.targets, self.split)
         lattice, species, frac_coords = sites
         return Crystal.from_arrays(self.id, lattice, species.tolist(), frac_coords, self.targets, self.split)
 

@@ -71,8 +71,8 @@ def from_test(ids: Sequence[str], labels: Sequence[str | None], val_ratio: float
 
     Raises ValueError as from_source does, or if train or val would be empty.
     """
-    test = from_source(labels)["test"]
-    return _with_test(ids, labels, np.isin(np.arange(len(ids)), test), val_ratio, seed)
+    from_source(labels)  # which knows what labels there may be
+    return _with_test(ids, labels, np.array([label == "test" for label in labels]), val_ratio, seed)
 
 
 def are_folds(labels: Sequence[str | None]) -> bool:

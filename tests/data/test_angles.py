@@ -11,6 +11,7 @@ from cgcnn_jax.data.angles import NUM_ANGLES, bond_angles
 from cgcnn_jax.data.crystal import Crystal, CrystalError
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import Edges, NearestK, Radius, VoronoiBonds, WholeShells
+from tests.predictors import make_predictor
 
 
 def test_a_bent_molecule_by_hand():
@@ -139,8 +140,6 @@ def test_graphs_keep_their_angles_in_the_cache(random_crystals, tmp_path, monkey
 
 
 def test_a_network_that_takes_angles_asks_for_them():
-    from tests.predictors import make_predictor
-
     predictor = make_predictor(pool="mean", angles=True)
     salt = Crystal.from_arrays("CsCl", 4.12 * np.eye(3), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     with pytest.raises(ValueError, match=re.escape("takes 16 angular features of every bond, and the graphs have 0")):

@@ -64,7 +64,7 @@ def read_plain(path: Path) -> Sites | None:
         return None
     try:
         return parse_plain(path.read_bytes()) if path.stat().st_size <= MAX_BYTES else None
-    except (FileNotFoundError, Unusual):
+    except (FileNotFoundError, PermissionError, Unusual):
         return None
 
 

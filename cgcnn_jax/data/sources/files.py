@@ -68,10 +68,6 @@ def read_structure(path: Path) -> "Structure":
     Raises:
       CrystalError: If it cannot be read; see `parse`.
     """
-    from pymatgen.io.cif import CifParser
-
-    # As pymatgen tells them.
-    is_cif = ".cif" in path.name.lower() or ".mcif" in path.name.lower()
 
     def read() -> "Structure":
         content = _content(path)
@@ -79,24 +75,22 @@ def read_structure(path: Path) -> "Structure":
         n_line = content.count(b"\n") + (not content.endswith(b"\n"))
         if n_line > _MOST_LINES:
             raise stated.Misread(f"{n_line:,} lines; files of more than {_MOST_LINES:,} are not read")
-        if _is_document(path):
-            return _read_document(path)
-        if is_cif:
-            return stated.read(CifParser(path))
         if _plain(path) == path:
-            return _read_other(path, n_line)
+            return _read_plain(path, n_line)
         # pymatgen does not take every kind compressed, and what a file says of itself stands in it.
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / _plain(path).name
             copy.write_bytes(content)
-            return _read_other(copy, n_line)
+            return _read_plain(copy, n_line)
 
     try:
         return parse(read, f"{path.name}: cannot be read")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, PermissionError) as error:
         if str(error.filename) != str(path):
-            raise  # of temporary folders, say
-        raise CrystalError(f"{path.name}: cannot be read (there is no {path} any more)") from error
+            raise  # of temporary folders, say, which is no fault of this file
+        is_gone = isinstance(error, FileNotFoundError)
+        why = f"there is no {path} any more" if is_gone else error.strerror
+        raise CrystalError(f"{path.name}: cannot be read ({why})") from error
 
 
 def parse(read: "Callable[[], Structure]", failed: str) -> "Structure":
@@ -153,8 +147,15 @@ def _is_document(path: Path) -> bool:
     return any(ending in name for ending in _DOCUMENTS) and not name.endswith(_NO_DOCUMENTS)
 
 
-def _read_other(path: Path, n_line: int) -> "Structure":
-    """What is neither a CIF nor a document."""
+def _read_plain(path: Path, n_line: int) -> "Structure":
+    """Of a file without compression."""
+    from pymatgen.io.cif import CifParser
+
+    if _is_document(path):
+        return _read_document(path)
+    # As pymatgen tells them.
+    if ".cif" in path.name.lower() or ".mcif" in path.name.lower():
+        return stated.read(CifParser(path))
     return stated.count(path, stated.read_poscar(lambda: _from_file(path), path, n_line))
 
 
@@ -172,17 +173,15 @@ def _from_file(path: Path) -> "Structure":
 
 def _read_document(path: Path) -> "Structure":
     """pymatgen's JSON or YAML without the sites' properties, for pymatgen imports whatever module these name."""
-    from monty.io import zopen
     from pymatgen.core import Structure
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     is_yaml = ".yaml" in path.name.lower() or ".yml" in path.name.lower()
     try:
-        with zopen(path, "rt", encoding="utf-8") as file:
-            text = file.read()
+        text = path.read_text(encoding="utf-8")
         document = YAML(typ="safe").load(text) if is_yaml else json.loads(text)
-    except (ValueError, EOFError, YAMLError) as error:
+    except (ValueError, YAMLError) as error:
         raise stated.Misread(f"not {'YAML' if is_yaml else 'JSON'}: {_told(error)}; is the file whole?") from error
     if not isinstance(document, dict) or not {"lattice", "sites"} <= document.keys():
         raise stated.Misread("not a pymatgen Structure, which has lattice and sites")
