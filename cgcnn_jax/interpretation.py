@@ -12,7 +12,6 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +71,6 @@ class Interpretation:
         known: Applicability | None = None,
         k: int = 5,
         portion: int = _PORTION,
-        executor: Executor | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         """Explains the structures whose portions are missing.
@@ -83,7 +81,6 @@ class Interpretation:
           known: What it was trained on, for the table of neighbours.
           k: Nearest training crystals in that.
           portion: Structures that are explained, and kept, together.
-          executor: Builds the graphs; None does so in this process.
           on_progress: Called with the number of structures done since the last call, those of earlier calls included.
         """
         # The first says what a part holds.
@@ -95,7 +92,7 @@ class Interpretation:
             part = self.path / "parts" / key
             if not part.exists():
                 entries = [item.parse() if isinstance(item, CrystalLine) else item for item in shard.items]
-                self._write(part, predictor, list(interpret.explain(predictor, entries, executor=executor)), known, k)
+                self._write(part, predictor, list(interpret.explain(predictor, entries)), known, k)
             self._parts.append(part)
             if on_progress:
                 on_progress(len(shard.items))

@@ -34,7 +34,6 @@ PICTURES = ("map", "map_prediction", "gates")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
 INPUT = flags.DEFINE_multi_string("input", [], "File, folder or pattern (a/*.cif); may be given several times.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; DIR/interpretation if not given.")
-WORKERS = flags.DEFINE_integer("workers", 0, "Processes that read structures; 0 takes all cores.")
 NEIGHBORS = flags.DEFINE_integer("neighbors", 5, "Nearest training crystals to list.", lower_bound=1)
 QUANTILE = flags.DEFINE_float(
     "quantile", None, "Share of training crystals within the distance that counts as near; 0.95 if not given.", 0, 1
@@ -74,13 +73,9 @@ def main() -> None:
     if predictor.model.conv == "sum":
         _say("no bonds.csv: model.conv=sum has no gate; the gated ones have one")
 
-    with (
-        cli.graph_workers(WORKERS.value) as executor,
-        output.open(),
-        cli.bar(desc="explaining", unit="crystal", leave=False) as bar,
-    ):
+    with output.open(), cli.bar(desc="explaining", unit="crystal", leave=False) as bar:
         items = itertools.chain.from_iterable(read_unparsed(path) for path in INPUT.value)
-        output.make(predictor, items, known=known, k=NEIGHBORS.value, executor=executor, on_progress=bar.update)
+        output.make(predictor, items, known=known, k=NEIGHBORS.value, on_progress=bar.update)
         drawn = output.drawn()
         done, failed = (int(drawn[name].sum()) if drawn else 0 for name in ("n_done", "n_failed"))
         # The numbers are safe by now, whatever drawing runs into.
