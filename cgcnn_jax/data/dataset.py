@@ -163,7 +163,7 @@ def load(
         raise DataError(f"no crystal is left of {n_seen}")
     kept = np.fromiter((rows.get(id, -1) for id in built.ids), np.int64, len(built))
     if len(built) + len(built.rejected) != len(rows) or (kept < 0).any():
-        raise DataError("the data changed while they were read; start again once they are complete")
+        raise store.ChangedError
     values = np.array(labels).reshape(len(rows), len(targets))[kept]
     return Dataset(
         built,

@@ -29,10 +29,18 @@ from cgcnn_jax.files import write_bytes
 from cgcnn_jax.graph import CrystalGraphs, PadBudget, concatenate, offsets, select, unpad
 
 # Raise when the arrays change their meaning, or other crystals are refused: old stores are then built anew, never misread.
-FORMAT = 5
+FORMAT = 6
 _CHUNK = 256
 # Starting worker processes takes as long as building this many chunks.
 _MIN_CHUNKS = 8
+
+
+class ChangedError(ValueError):
+    """Crystals that were others when their graphs were built than when they were looked through."""
+
+    # With an argument, as workers send it.
+    def __init__(self, message: str = "the data changed while they were read; start again once they are complete"):
+        super().__init__(message)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,17 +126,19 @@ def build(
       The store, entries that failed in `rejected`.
 
     Raises:
+      ChangedError: If the cache would keep other crystals than those of its key.
       RuntimeError: If a worker died. Chunks that were finished are in the cache, and the same call goes on.
     """
     report = on_progress or (lambda done: None)
     if cache is None:
         parts = {}
-        for number, part in _built(enumerate(_chunks(entries)), featurizer, executor):
+        numbered = ((number, chunk, None) for number, chunk in enumerate(_chunks(entries)))
+        for number, part in _built(numbered, featurizer, executor):
             parts[number] = part
             report(part.n_seen)
         return _join([parts[number] for number in sorted(parts)])
 
-    key, n_entry = _key(entries, featurizer)
+    key, n_entry, digests = _key(entries, featurizer)
     folder, parts_folder = cache / key, cache / f"{key}.parts"
     if folder.exists():
         try:
@@ -145,18 +155,23 @@ def build(
             return found
     parts_folder.mkdir(parents=True, exist_ok=True)
 
-    def missing() -> Iterator[tuple[int, Sequence[Entry]]]:
+    def missing() -> Iterator[_Chunk]:
+        known = iter(digests)
         for number, chunk in enumerate(_chunks(entries)):
+            if (digest := next(known, None)) is None:
+                raise ChangedError
             if _is_whole(_part_path(parts_folder, number)):
                 report(len(chunk))
             else:
-                yield number, chunk
+                yield number, chunk, digest
+        if next(known, None):
+            raise ChangedError
 
     try:
         for number, part in _built(missing(), featurizer, executor):
             _write_part(_part_path(parts_folder, number), part)
             report(part.n_seen)
-        _write(folder, parts_folder, -(-n_entry // _CHUNK))
+        _write(folder, parts_folder, len(digests))
     except FileNotFoundError:
         # Another process has finished the same store and removed the parts they shared.
         if not (folder / "index.json").exists():
@@ -165,8 +180,20 @@ def build(
     return _read(folder)
 
 
+def _build_known(entries: Sequence[Entry], featurizer: Featurize, digest: str | None) -> GraphStore:
+    """Builds some graphs, of entries with this digest; runs in a worker process. Raises ChangedError."""
+    built = _build_chunk(entries, featurizer)
+    # Afterwards: a file may have been written, or gone, in the midst of it.
+    try:
+        is_same = digest is None or _digest(entries) == digest
+    except FileNotFoundError:
+        is_same = False
+    if not is_same:
+        raise ChangedError
+    return built
+
+
 def _build_chunk(entries: Sequence[Entry], featurizer: Featurize) -> GraphStore:
-    """Builds some graphs; runs in a worker process."""
     ids, done, rejected = [], [], []
     for entry in entries:
         name = entry.id
@@ -208,20 +235,23 @@ def _chunks(entries: Iterable[Entry]) -> Iterator[Sequence[Entry]]:
         yield chunk
 
 
+_Chunk = tuple[int, Sequence[Entry], str | None]  # its number, and a digest of the entries if that is known
+
+
 def _built(
-    chunks: Iterable[tuple[int, Sequence[Entry]]], featurizer: Featurize, executor: Executor | None
+    chunks: Iterable[_Chunk], featurizer: Featurize, executor: Executor | None
 ) -> Iterator[tuple[int, GraphStore]]:
     """Builds numbered chunks and yields each as it is finished."""
     chunks = iter(chunks)
     first = list(itertools.islice(chunks, _MIN_CHUNKS))
     if executor is None or len(first) < _MIN_CHUNKS:
-        for number, chunk in itertools.chain(first, chunks):
-            yield number, _build_chunk(chunk, featurizer)
+        for number, chunk, digest in itertools.chain(first, chunks):
+            yield number, _build_known(chunk, featurizer, digest)
         return
     pending: dict[Future[GraphStore], int] = {}
     try:
-        for number, chunk in itertools.chain(first, chunks):
-            pending[executor.submit(_build_chunk, chunk, featurizer)] = number
+        for number, chunk, digest in itertools.chain(first, chunks):
+            pending[executor.submit(_build_known, chunk, featurizer, digest)] = number
             # A few in hand keep every worker busy without pickling the whole set at once.
             if len(pending) >= 2 * (os.cpu_count() or 1):
                 yield from _finished(pending)
@@ -240,14 +270,22 @@ def _finished(pending: dict[Future[GraphStore], int]) -> Iterator[tuple[int, Gra
         yield pending.pop(future), future.result()
 
 
-def _key(entries: Iterable[Entry], featurizer: Featurize) -> tuple[str, int]:
-    """Digest of everything that a store depends on, and the number of entries."""
-    content = hashlib.sha256(f"{FORMAT} {featurizer}".encode())
-    n_entry = 0
+def _key(entries: Iterable[Entry], featurizer: Featurize) -> tuple[str, int, list[str]]:
+    """Digest of everything that a store depends on, the number of entries, and the digests of the chunks."""
+    digests, n_entry = [], 0
+    for chunk in _chunks(entries):
+        digests.append(_digest(chunk))
+        n_entry += len(chunk)
+    content = hashlib.sha256("\n".join([f"{FORMAT} {featurizer}", *digests]).encode())
+    return content.hexdigest()[:32], n_entry, digests
+
+
+def _digest(entries: Iterable[Entry]) -> str:
+    """Of the entries, as graphs depend on them."""
+    content = hashlib.sha256()
     for entry in entries:
         content.update(f"\n{entry.id}\0{entry.digest()}".encode())
-        n_entry += 1
-    return content.hexdigest()[:32], n_entry
+    return content.hexdigest()
 
 
 def _join(parts: list[GraphStore]) -> GraphStore:

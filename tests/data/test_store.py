@@ -1,6 +1,7 @@
 """Graphs are built once, whoever builds them and however often they are stopped."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import itertools
 import multiprocessing
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from cgcnn_jax.data import store
-from cgcnn_jax.data.crystal import Crystal
+from cgcnn_jax.data.crystal import Crystal, CrystalFile
 from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.data.neighbors import NearestK
 from cgcnn_jax.data.store import GraphStore
@@ -225,7 +226,7 @@ def test_a_source_that_starts_anew_is_never_in_memory_as_a_whole(crystals, chunk
         def __iter__(self):
             nonlocal most
             for crystal in crystals * 5:
-                copy = dataclasses.replace(crystal, id=f"{crystal.id}-{len(alive)}-{id(crystal)}")
+                copy = dataclasses.replace(crystal)
                 alive.add(copy)
                 most = max(most, len(alive))
                 yield copy
@@ -233,6 +234,63 @@ def test_a_source_that_starts_anew_is_never_in_memory_as_a_whole(crystals, chunk
     built = store.build(Source(), FEATURIZER, cache=tmp_path)
     assert built.n_seen == 110
     assert most <= 4 * 4  # two chunks ahead, one being built and one being read, of 4 crystals each; 110 in all
+
+
+@pytest.fixture
+def cubes(tmp_path) -> list[CrystalFile]:
+    """Five files of a cubic crystal each."""
+    files = [CrystalFile(f"cube-{number}", tmp_path / f"cube-{number}.vasp") for number in range(5)]
+    for number, file in enumerate(files):
+        _write_cube(file, 3.0 + 0.2 * number)
+    return files
+
+
+def _write_cube(file: CrystalFile, length: float) -> None:
+    cell = "\n".join(f"{a} {b} {c}" for a, b, c in length * np.eye(3))
+    file.path.write_text(f"cube\n1.0\n{cell}\nCu\n1\ndirect\n0 0 0\n")
+
+
+def _is_lost(files: list[CrystalFile]) -> None:
+    del files[3:]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda files: _write_cube(files[3], 9.0),
+        lambda files: files[3].path.unlink(),
+        lambda files: files.append(files[0]),
+        lambda files: files.extend(files),
+        _is_lost,
+        lambda files: files.reverse(),
+    ],
+    ids=["another file", "a file less", "an entry more", "chunks more", "entries less", "another order"],
+)
+def test_data_that_change_while_they_are_read_leave_nothing_wrong_in_the_cache(
+    cubes, tmp_path, monkeypatch, change, workers
+):
+    monkeypatch.setattr(store, "_CHUNK", 2)
+    monkeypatch.setattr(store, "_MIN_CHUNKS", 1)
+    expected = store.build(cubes, FEATURIZER)
+    kept, contents, key = list(cubes), [file.path.read_bytes() for file in cubes], store._key
+
+    def changing(entries, featurizer):
+        found = key(entries, featurizer)
+        change(cubes)
+        return found
+
+    with monkeypatch.context() as patch, contextlib.ExitStack() as stack:
+        patch.setattr(store, "_key", changing)
+        executor = None
+        if workers:
+            context = multiprocessing.get_context("spawn")
+            executor = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, mp_context=context))
+        with pytest.raises(store.ChangedError, match="the data changed while they were read; start again"):
+            store.build(cubes, FEATURIZER, cache=tmp_path / "cache", executor=executor)
+    for file, content in zip(kept, contents, strict=True):
+        file.path.write_bytes(content)
+    assert_same(store.build(kept, FEATURIZER, cache=tmp_path / "cache"), expected)
 
 
 def test_progress_without_a_cache_comes_chunk_by_chunk(crystals, chunks_of_4):
