@@ -53,6 +53,8 @@ _GROUPS_OF_ATOMS = ("OH", "NO3")  # of which pymatgen drops the one and takes on
 _LESS_THAN_CRYSTAL = re.compile(r"^\s*(SLAB|POLYMER)\s*$", re.MULTILINE | re.IGNORECASE)  # of an XSF
 # pymatgen compares every site with all others under every operation: some 0.3 µs each, and a minute in all.
 _MOST_COMPARISONS = 2e8
+# Bytes of the shortest CIF that asks for more, 8 a site and 6 an operation.
+SHORTEST_LONG = 8000
 _LARGEST_GROUP = 192
 _HYDROGENS = "_atom_site_attached_hydrogens"
 _NO_SYMBOLS = "Elements in POSCAR cannot be determined"  # as pymatgen warns
@@ -80,6 +82,11 @@ def read(parser: "CifParser") -> "Structure":
     # Disorder and dummies are refused later, and with what to do about them.
     if blocks and structure.is_ordered and all(_plain(one.symbol) in elements.ELEMENTS for one in structure.elements):
         _check_cell(blocks[0], structure)
+        if origins := _two_origins(blocks[0], parser.symmetry_operations):
+            raise Misread(
+                f"it names the space group {origins}, which has two origins, and lists no operations; list those of its origin "
+                f"({OPERATIONS[0]})"
+            )
         species = Counter(site.specie.symbol for site in structure)
         is_confirmed = confirms(_text(blocks[0], FORMULA), _text(blocks[0], UNITS), species)
         doubt = _doubt(blocks[0], parser.symmetry_operations, structure.lattice.metric_tensor)
@@ -268,16 +275,27 @@ def _check_cell(values: Mapping[str, Any], structure: "Structure") -> None:
             raise Misread(f"_cell_{name} is {text!r}, and the lattice read has {read:.6g}; there is no such cell")
 
 
+def _two_origins(values: Mapping[str, Any], operations: "Sequence[SymmOp]") -> str:
+    """The group of which pymatgen took the first origin, which may not be the file's; empty if it took none.
+
+    The number of atoms does not tell: general positions are as many from both, of other distances.
+    """
+    if len(operations) == 1 or any(_column(values, tag) for tag in OPERATIONS):
+        return ""
+    # Whichever name or number pymatgen knows.
+    return next((group for group in _groups(values) if group in _TWO_ORIGINS.split()), "")
+
+
+def _groups(values: Mapping[str, Any]) -> list[str]:
+    return [re.sub(r"[\s_]", "", _text(values, tag)) for tag in _GROUPS]
+
+
 def _doubt(values: Mapping[str, Any], operations: "Sequence[SymmOp]", metric: np.ndarray) -> str:
     """What pymatgen had to guess; empty if nothing."""
-    groups = [re.sub(r"[\s_]", "", _text(values, tag)) for tag in _GROUPS]
-    named = next((group for group in groups if group.upper() not in _NO_SYMMETRY), None)
+    named = next((group for group in _groups(values) if group.upper() not in _NO_SYMMETRY), None)
     if named and not any(_column(values, tag) for tag in OPERATIONS):
         if len(operations) == 1:
             return f"it names the space group {named}, but no operations of it are known"
-        # Whichever of them pymatgen knows.
-        if known := [group for group in groups if group in _TWO_ORIGINS.split()]:
-            return f"it names the space group {known[0]}, which has two origins, and lists no operations"
         # R-3m, say, has hexagonal and rhombohedral axes: lengths and angles stay as they are under the right ones.
         lengths = np.sqrt(metric.diagonal())
         turned = np.array([one.rotation_matrix.T @ metric @ one.rotation_matrix for one in operations])
