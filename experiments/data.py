@@ -33,11 +33,16 @@ def load(config: ConfigDict, atom_table: np.ndarray, entries: Iterable[Entry | R
 
 
 def check_target(scaler: TargetScaler, names: Sequence[str], units: Sequence[str]) -> None:
-    """Raises ValueError if the labels are not what the network predicts, as far as numbers and units tell."""
+    """Raises ValueError if the labels are not what the network predicts, as far as numbers, names and units tell."""
     if len(names) != len(scaler.names):
         raise ValueError(
             f"the network predicts {len(scaler.names)} properties ({', '.join(scaler.names)}), so config.data.target must "
             f"name as many; got {', '.join(names)}"
+        )
+    if set(names) == set(scaler.names) and tuple(names) != tuple(scaler.names):
+        raise ValueError(
+            f"the network predicts {', '.join(scaler.names)} in this order, and the labels are {', '.join(names)}; name them in "
+            f"its order: --config.data.target={','.join(scaler.names)}"
         )
     for name, unit, own, wanted in zip(names, units, scaler.names, scaler.units, strict=True):
         # log10 alone is that of an unknown unit.

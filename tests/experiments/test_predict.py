@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from pymatgen.core import Structure
 
-from cgcnn_jax import JudgingPredictor, Predictor
+from cgcnn_jax import JudgingPredictor, Predictor, TargetScaler
 from cgcnn_jax.data.sources import read_input
+from experiments import data
 from tests.experiments.runs import TINY, Run, directory_flags
 
 
@@ -90,6 +91,14 @@ def test_three_lines_of_python_predict_structures_in_memory(trained: Path, cif_f
     again = Predictor.restore(trained).predict([s.make_supercell([2, 1, 1], in_place=False) for s in structures])
     np.testing.assert_allclose(table["prediction"], again["prediction"], rtol=1e-5)
     assert list(table["formula"]) == list(again["formula"])
+
+
+def test_several_properties_are_judged_in_the_order_of_the_network() -> None:
+    scaler = TargetScaler("regression", ("gap", "e_form"), ("eV", "eV/atom"), (0.0, 0.0), (1.0, 1.0))
+    data.check_target(scaler, ("gap", "e_form"), ("", ""))
+    data.check_target(scaler, ("e_gap", "form"), ("", ""))  # which may be called otherwise there
+    with pytest.raises(ValueError, match=r"predicts gap, e_form in this order.*--config\.data\.target=gap,e_form$"):
+        data.check_target(scaler, ("e_form", "gap"), ("", ""))
 
 
 def test_evaluate_repeats_the_test_error_and_judges_other_data(
