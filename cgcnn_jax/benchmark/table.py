@@ -160,7 +160,9 @@ def _section(task: Task, record: Mapping[str, Any], others: Sequence[Row]) -> li
         for row in rows
         if row.n_subset and row.on_subset is not None and abs(row.n_subset - n_judged) <= _ALIKE * n_judged
     ]
-    n_subset = min(near, key=lambda n: abs(n - n_judged), default=None) if record["crystals"]["missing"] else None
+    # Those of whom only predictions are known have no figure but that.
+    is_wanted = record["crystals"]["missing"] or any(row.mean is None and row.on_subset is not None for row in rows)
+    n_subset = min(near, key=lambda n: abs(n - n_judged), default=None) if is_wanted else None
     of = "" if n_subset == n_judged else f", ours on {n_judged}"
     columns = {
         "model": [f"**{row.model}**" if row.is_ours else row.model for row in rows],

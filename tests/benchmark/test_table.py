@@ -166,13 +166,14 @@ def test_published_predictions_say_what_models_reach_on_the_crystals_judged_here
     (fold / "predictions.csv").write_text("id,target,prediction\nmp-1,1.0,1.5\nmp-3,2.0,2.0\n")
     text = markdown(tmp_path / "b", leaderboards, contributions)
     # |1.1 - 1.0| and |1.7 - 2.0|; |0.5 - 1.0| and 0. The other two have not predicted both.
+    expected = [["alignn_model", "0.2"], ["**cgcnn_jax**", "0.25"], ["CGCNN", ""], ["unknown_to_the_table", "0.25"]]
     assert "on 2 crystals" in text
-    assert [[row[0], row[4]] for row in rows(text)] == [
-        ["alignn_model", "0.2"],
-        ["**cgcnn_jax**", "0.25"],
-        ["CGCNN", ""],
-        ["unknown_to_the_table", "0.25"],
-    ]
+    assert [[row[0], row[4]] for row in rows(text)] == expected
+    # Where none is missing, too: the last has no other figure.
+    whole = one["crystals"] | {"present": 69239, "missing": 0}
+    write(tmp_path / "b", one | {"crystals": whole, "folds": [{"crystals": {"test": 2, "test_official": 2}}]})
+    text = markdown(tmp_path / "b", leaderboards, contributions)
+    assert "missing" not in text and [[row[0], row[4]] for row in rows(text)] == expected
     file = contributions / "of_other_crystals" / "AI-SinglePropertyPrediction-gappbe-megnet-test-mae.csv.zip"
     whole = _zipped("id,prediction\n" + "".join(f"mp-{n},{n / 7}\n" for n in range(2000)))
     # Cut short, of bytes that are no deflate stream, and with other columns.
