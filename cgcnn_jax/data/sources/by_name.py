@@ -67,7 +67,7 @@ def is_there(path: str | Path) -> bool:
     """Whether there is such a file or folder, or one that matches the pattern."""
     path = Path(path).expanduser()
     base, pattern = _parted(path)
-    return next(base.glob(pattern), None) is not None if pattern else path.exists()
+    return next(_matches(base, pattern), None) is not None if pattern else path.exists()
 
 
 def _parted(path: Path) -> tuple[Path, str]:
@@ -84,8 +84,16 @@ def _parted(path: Path) -> tuple[Path, str]:
 
 def _matching(base: Path, pattern: str) -> list[Path]:
     """What matches, in order, but what lies in a folder that does: it is read with that."""
-    found = set(base.glob(pattern))
+    found = set(_matches(base, pattern))
     return sorted(path for path in found if not any(parent in found for parent in path.parents))
+
+
+def _matches(base: Path, pattern: str) -> Iterator[Path]:
+    """As of a shell: what is hidden matches only where the pattern says so."""
+    is_asked = any(part.startswith(".") for part in pattern.split("/"))
+    for path in base.glob(pattern):
+        if is_asked or not any(part.startswith(".") for part in path.relative_to(base).parts):
+            yield path
 
 
 def _read(path: Path, base: Path | None = None) -> Iterator[Entry | Rejected | CrystalLine]:

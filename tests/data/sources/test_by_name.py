@@ -80,6 +80,20 @@ def test_a_pattern_is_all_that_it_matches_with_the_open_folders_in_the_ids(rock_
     assert not is_there(tmp_path / "a/P*.cif") and not is_there(tmp_path / "N1.cif")
 
 
+def test_patterns_match_hidden_files_only_where_they_say_so(rock_salt: Crystal, tmp_path: Path) -> None:
+    text = rock_salt.to_structure().to(fmt="poscar")
+    for name in ("x.vasp", "._x.vasp", ".checkpoints/x-1.vasp", "deep/.y.vasp", "deep/y.vasp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    def ids(pattern: str) -> list[str]:
+        return [one.id for one in read_input(tmp_path / pattern)]
+
+    assert ids("*.vasp") == ["x"] and ids("**/*.vasp") == ["deep/y", "x"] and ids("d*/*") == ["deep/y"]
+    assert ids(".checkpoints/*.vasp") == ["x-1"] and ids(".*/*.vasp") == [".checkpoints/x-1"]
+    assert is_there(tmp_path / ".*/x-*.vasp") and not is_there(tmp_path / "**/x-1.vasp")
+
+
 def test_files_that_a_folder_holds_besides_are_counted(rock_salt: Crystal, tmp_path: Path) -> None:
     for name in ("a.cif", "b/POSCAR", "id_prop.csv", "x.xyz", "b/y.xyz", "c.json", ".hidden", "README"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
