@@ -102,12 +102,12 @@ def read_jarvis(
     path = Path(path)
     wanted = read_benchmark(benchmark) if benchmark else None
     names = (task_of(benchmark).column, task_of(benchmark).target) if benchmark else ()
-    entries = _read_lines(path, targets) if is_lines(path) else _read_list(path)
+    # Splits of the lines matter where there are no others.
+    entries = _read_lines(path, targets if wanted is None else ()) if is_lines(path) else _read_list(path)
     if wanted is None:
         yield from entries
         return
     seen: set[str] = set()
-    found = False
     for entry in entries:
         # A record that cannot be read matters only if the benchmark has it.
         if entry.id not in wanted:
@@ -116,10 +116,9 @@ def read_jarvis(
         if isinstance(entry, Rejected):
             yield entry
         else:
-            found = True
             split, value = wanted[entry.id]
             yield replace(entry, targets={**entry.targets, **dict.fromkeys(names, value)}, split=split)
-    if not found:
+    if not seen:
         raise ValueError(f"{path}: holds none of the {len(wanted)} crystals of {benchmark}")
     for id in wanted:
         if id not in seen:

@@ -77,6 +77,8 @@ def test_what_cannot_be_used_is_rejected_or_refused(tmp_path):
     assert "a JARVIS record has jid and atoms" in rejected[2].reason
 
     other = zipped(tmp_path / "b.json.zip", {"train": {"JVASP-9": 1.0}, "test": {}})
+    of_broken = zipped(tmp_path / "c.json.zip", {"train": {"JVASP-2": 1.0}, "test": {}})
+    assert [one.id for one in read_jarvis(path, of_broken)] == ["JVASP-2"]  # which it holds
     with pytest.raises(ValueError, match=r"a\.json\.zip: holds none of the 1 crystals of .*b\.json\.zip"):
         list(read_jarvis(path, other))
     with pytest.raises(ValueError, match=r"a benchmark is .* this is not"):
@@ -120,6 +122,10 @@ def test_several_properties_are_learned_together_where_their_splits_agree(tmp_pa
         assert rejected.reason.endswith(f"{targets[0]}, {targets[1]} have different splits")
         # In the benchmark of g alone.
         assert others == ["train", "val"]
+    # A benchmark's own split is that of all.
+    benchmark = zipped(tmp_path / "b.json.zip", {"train": {"one": 2.0}, "test": {}})
+    (one,) = read_jarvis(path, benchmark, targets=("f", "g"))
+    assert (one.split, one.targets["f"], one.targets["b"]) == ("train", 1.0, 2.0)
     # What a record lacks has no split that could differ.
     path.write_text(json.dumps(line("four", "test", "gh", g="train", h="train")) + "\n")
     assert splits("f", "g", "h") == ["train"]
