@@ -60,7 +60,7 @@ class Sites(NamedTuple):
 
 def read_plain(path: Path) -> Sites | None:
     """What pymatgen reads from a plain CIF; None, which means ask pymatgen, for any other file and without gemmi."""
-    if path.suffix.lower() != ".cif" or not _has_gemmi():
+    if path.suffix.lower() != ".cif" or not has_gemmi():
         return None
     try:
         return parse_plain(path.read_bytes()) if path.stat().st_size <= MAX_BYTES else None
@@ -82,7 +82,8 @@ def parse_plain(data: bytes) -> Sites:
 
 
 @functools.cache
-def _has_gemmi() -> bool:
+def has_gemmi() -> bool:
+    """Whether plain CIFs are read fast."""
     try:
         import gemmi  # noqa: F401
     except ImportError:

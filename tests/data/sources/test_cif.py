@@ -15,8 +15,10 @@ import pytest
 from pymatgen.core import Element
 from pymatgen.io.cif import CifWriter
 
+from cgcnn_jax.data import store
 from cgcnn_jax.data.crystal import Crystal, CrystalError, CrystalFile
-from cgcnn_jax.data.sources import cif, read_jsonl
+from cgcnn_jax.data.featurize import Featurizer
+from cgcnn_jax.data.sources import cif, read_jsonl, stated
 from cgcnn_jax.data.sources.files import read_structure
 
 ROOT = Path(__file__).parents[3]
@@ -330,13 +332,13 @@ def test_everything_works_without_gemmi(tmp_path, monkeypatch):
     theirs = judged(path)
     assert theirs is not None
     monkeypatch.setitem(sys.modules, "gemmi", None)
-    cif._has_gemmi.cache_clear()
+    cif.has_gemmi.cache_clear()
     try:
         assert cif.read_plain(path) is None
         crystal, digest = CrystalFile("a", path).read(), CrystalFile("a", path).digest()
     finally:
         monkeypatch.undo()
-        cif._has_gemmi.cache_clear()
+        cif.has_gemmi.cache_clear()
     np.testing.assert_array_equal(crystal.frac_coords, theirs.frac_coords)
     np.testing.assert_array_equal(CrystalFile("a", path).read().frac_coords, theirs.frac_coords)
     assert CrystalFile("a", path).digest() == digest  # graphs on disk serve both
@@ -379,3 +381,23 @@ def test_a_crystal_that_cannot_be_used_is_refused_alike(tmp_path):
         CrystalFile("a", path).read()
     with pytest.raises(CrystalError, match=r"^a: cell of 0\.000\d+ Å³ for 3 atoms; the lattice is degenerate"):
         Crystal.from_structure("a", read_structure(path))
+
+
+@needs_gemmi
+def test_what_is_refused_for_want_of_gemmi_is_read_when_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(stated, "_MOST_COMPARISONS", 1)
+    path = tmp_path / "long.cif"
+    path.write_text("#" * stated.SHORTEST_LONG + "\n" + PLAIN)
+    short = tmp_path / "short.cif"
+    short.write_text(PLAIN)
+
+    def built() -> store.GraphStore:
+        return store.build([CrystalFile("long", path)], Featurizer(), cache=tmp_path / "cache")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cif, "has_gemmi", lambda: False)
+        (refused,) = built().rejected
+        without = CrystalFile("short", short).digest()
+    assert "which the fast reader takes (pip install 'cgcnn-jax[fast]')" in refused.reason
+    assert built().ids == ("long",)
+    assert without == CrystalFile("short", short).digest()
