@@ -45,10 +45,30 @@ class Interpretation:
         self.path = Path(path).expanduser()
         self._parts: list[Path] = []
 
-    def check(self) -> None:
-        """Raises ValueError if a file is where the folder is to be."""
+    def check(self, inputs: Iterable[str | Path] = ()) -> None:
+        """Whether the folder may be written.
+
+        Args:
+          inputs: Files and folders of the structures.
+
+        Raises:
+          ValueError: If it is a file, holds folders of others that would be replaced, or lies in a folder of the input, whose
+            structures its own would then be.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"--output={self.path} is a file; name a folder")
+        is_ours = (self.path / "embeddings.csv").exists() or (self.path / "parts" / ".lock").exists()
+        for name in () if is_ours else ("structures", "parts"):
+            if (self.path / name).exists():
+                raise ValueError(
+                    f"--output={self.path} holds {name}, which is of no interpretation and would be replaced; name another folder"
+                )
+        for one in inputs:
+            if Path(one).is_dir() and self.path.resolve().is_relative_to(Path(one).expanduser().resolve()):
+                raise ValueError(
+                    f"--output={self.path} lies in --input={one}, so that structures written there would be read as well; "
+                    "name a folder outside of it"
+                )
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:

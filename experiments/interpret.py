@@ -49,7 +49,7 @@ def main() -> None:
     from experiments import data
 
     output = Interpretation(OUTPUT.value or Path(WORKDIR.value) / "interpretation")
-    output.check()
+    output.check(INPUT.value)
     cli.check_inputs(INPUT.value)
     cli.tell_unread(INPUT.value)
     predictor = Predictor.restore(WORKDIR.value)
@@ -77,7 +77,9 @@ def main() -> None:
         items = itertools.chain.from_iterable(read_unparsed(path) for path in INPUT.value)
         output.make(predictor, items, known=known, k=NEIGHBORS.value, on_progress=bar.update)
         drawn = output.drawn()
-        done, failed = (int(drawn[name].sum()) if drawn else 0 for name in ("n_done", "n_failed"))
+        if not drawn:
+            raise ValueError(f"{', '.join(INPUT.value)}: no structure there")
+        done, failed = (int(drawn[name].sum()) for name in ("n_done", "n_failed"))
         # The numbers are safe by now, whatever drawing runs into.
         try:
             _draw(predictor, known, drawn if done else {}, output.path)

@@ -43,6 +43,8 @@ def main() -> None:
         cli.bar(desc="predicting", unit="crystal", leave=False) as bar,
     ):
         table = predictor.predict_entries(read_inputs(INPUT.value), executor=executor, on_progress=bar.update)
+    if not len(table):
+        raise ValueError(f"{', '.join(INPUT.value)}: no structure there")
     text = table.to_csv(index=False, lineterminator="\n", float_format="%.8g")
     if output:
         write_text(output, text)

@@ -68,6 +68,23 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("name", ["structures/mine.cif", "parts/000000.parquet"])
+def test_folders_of_others_are_left_alone(items, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"holds {Path(name).parent}, which is of no interpretation"):
+        interpret_all(tmp_path, items, None, pool="site")
+    assert files(tmp_path) == {name: b"mine"}
+
+
+def test_an_output_within_the_input_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for place in ("in", "in/deep", "in/../in/new"):
+        with pytest.raises(ValueError, match=r"lies in --input=.*in, so that structures written there would be read"):
+            Interpretation(tmp_path / place).check([tmp_path / "in"])
+    Interpretation(tmp_path / "in.out").check([tmp_path / "in", tmp_path / "absent"])
+
+
 def test_what_was_explained_is_not_explained_again(items, known, tmp_path: Path, monkeypatch) -> None:
     interpret_all(tmp_path / "whole", items, known)
     begun: list[str] = []

@@ -93,6 +93,13 @@ def test_three_lines_of_python_predict_structures_in_memory(trained: Path, cif_f
     assert list(table["formula"]) == list(again["formula"])
 
 
+def test_input_without_a_structure_is_an_error(run: Run, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    for name in ("predict", "interpret"):
+        done = run(name, f"--workdir={trained}", f"--input={tmp_path / 'empty.jsonl'}", status=1)
+        assert "empty.jsonl: no structure there" in done.stderr
+
+
 def test_several_properties_are_judged_in_the_order_of_the_network() -> None:
     scaler = TargetScaler("regression", ("gap", "e_form"), ("eV", "eV/atom"), (0.0, 0.0), (1.0, 1.0))
     data.check_target(scaler, ("gap", "e_form"), ("", ""))
