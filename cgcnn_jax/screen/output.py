@@ -73,6 +73,12 @@ class Output:
         """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"--output={self.path} is a file; name a folder")
+        if not (self.path / "manifest.json").exists():
+            for name in ("config.json", "summary.json"):
+                if (self.path / name).exists():
+                    raise ValueError(
+                        f"--output={self.path} holds {name}, which is of no screening; name another folder"
+                    )
         (self.path / "parts").mkdir(parents=True, exist_ok=True)
         with locked(self.path / ".lock", f"another process is screening in {self.path}; choose another --output"):
             remove_unfinished(self.path / "parts")

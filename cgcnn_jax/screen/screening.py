@@ -149,8 +149,8 @@ def screen(
             table = _killed(piece, columns) if result is None else rows_of(result)
             whole = gathered.add(source.in_flight[piece.shard], piece, table)
             if whole is not None:
-                shard = source.in_flight.pop(piece.shard)
-                folder.write(shard.number, whole, shard.digest())
+                source.in_flight.pop(piece.shard)
+                folder.write(piece.shard, whole, source.digests.pop(piece.shard))
                 report(len(whole))
         counts = folder.count()
         done = Screening(
@@ -173,6 +173,7 @@ class _Source:
 
     def __init__(self, shards: Iterator[Shard], should_stop: Callable[[], bool]) -> None:
         self.in_flight: dict[int, Shard] = {}
+        self.digests: dict[int, str] = {}
         self.is_stopped = False
         self._shards = shards
         self._should_stop = should_stop
@@ -198,6 +199,8 @@ class _Source:
                 self.is_stopped = True
                 return
             self.in_flight[shard.number] = shard
+            # Before it is read: a file may be written meanwhile.
+            self.digests[shard.number] = shard.digest()
             yield Piece(shard.number, 0, shard.items)
 
     def check_end(self, folder: Output) -> None:

@@ -183,6 +183,14 @@ def test_a_full_disk_leaves_a_folder_that_can_be_gone_on_with(tmp_path: Path, mo
     assert [json.loads(line)["shard"] for line in (tmp_path / "shards.jsonl").read_text().splitlines()] == [0, 1]
 
 
+@pytest.mark.parametrize("name", ["config.json", "summary.json"])
+def test_the_folder_of_a_run_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match=f"holds {name}, which is of no screening; name another folder"):
+        Output(tmp_path).open(manifest()).__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_an_output_that_cannot_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file; name a folder"):

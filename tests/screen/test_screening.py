@@ -21,6 +21,7 @@ from cgcnn_jax.data.sources.jsonl import line_of
 from cgcnn_jax.ensemble import Ensemble
 from cgcnn_jax.judging import JudgingPredictor
 from cgcnn_jax.predict import Predictor
+from cgcnn_jax.screen import worker
 from cgcnn_jax.screen.screening import Place, Screening, Top, screen
 from cgcnn_jax.screen.shard import Item, Shard, cut
 from tests.screen.items import Odd
@@ -190,6 +191,27 @@ def test_another_model_or_input_is_refused(model: Path, items: list[Item], tmp_p
     with pytest.raises(ValueError, match="shard 6 was made of other structures than the 7"):
         screen(grown, [model], out, shard_size=7)
     assert screen(items, [model], out, shard_size=7).is_finished
+
+
+def test_a_file_written_while_it_is_screened_is_another_input_afterwards(
+    model: Path, crystals: list[Crystal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for number, crystal in enumerate(crystals[:2]):
+        files.append(CrystalFile(f"x{number}", tmp_path / f"x{number}.vasp"))
+        crystal.to_structure().to(str(files[-1].path), fmt="poscar")
+    text, right = files[1].path.read_text(), worker.predict
+
+    def writing(*arguments: Any) -> pd.DataFrame:
+        table = right(*arguments)
+        files[1].path.write_text(text.replace("1.0", "1.05", 1))
+        return table
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "predict", writing)
+        screen(files, [model], tmp_path / "out", shard_size=2)
+    with pytest.raises(ValueError, match="the input changed since this screening began"):
+        screen(files, [model], tmp_path / "out", shard_size=2)
 
 
 def test_a_finished_screening_does_not_grow(model: Path, items: list[Item], tmp_path: Path) -> None:
