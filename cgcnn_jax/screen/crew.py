@@ -65,7 +65,10 @@ class Crew:
     def __enter__(self) -> "Crew":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        # Python would wait for what is at hand before it ends, which whoever interrupts twice does not want.
+        for process in (getattr(self._executor, "_processes", None) or {}).values() if kind else ():
+            process.terminate()
         self._dismiss()
 
     def results(self, pieces: Iterator[Piece]) -> Iterator[tuple[Piece, Any]]:

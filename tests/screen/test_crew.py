@@ -1,9 +1,12 @@
 """Which pieces are done again when workers die, counted on an executor whose deaths are known."""
 
+import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from typing import Any
 
 import pytest
@@ -209,6 +212,25 @@ def test_an_error_of_the_task_is_raised(monkeypatch: pytest.MonkeyPatch) -> None
 
     with pytest.raises(ValueError, match="the model changed"):
         Works(fail).results(pieces(2, 2), monkeypatch)
+
+
+def _sleep(items: Sequence[Rejected]) -> None:
+    time.sleep(1000)
+
+
+def test_whoever_interrupts_waits_for_no_worker() -> None:
+    pool, begun = ProcessPoolExecutor(1, mp_context=get_context("spawn")), []
+
+    def interrupting() -> Iterator[Piece]:
+        yield Piece(0, 0, (Rejected("a", ""),))
+        begun.extend(pool._processes.values())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Crew(lambda: (pool, 1), _sleep) as crew:
+        list(crew.results(interrupting()))
+    (process,) = begun
+    process.join(60)
+    assert process.exitcode == -signal.SIGTERM
 
 
 def test_without_executor_the_work_is_done_here() -> None:
