@@ -95,13 +95,11 @@ def _crystals(run: "Workdir") -> Any:
 
 
 def _trials() -> Any:
-    import pandas as pd
-
-    from cgcnn_jax.report.trials import hyperparameter_effects
+    from cgcnn_jax.report.trials import hyperparameter_effects, read
 
     if TRIALS.value is None:
         raise ValueError("--figure=trials needs --trials, a table of trials")
-    return hyperparameter_effects(pd.read_csv(TRIALS.value), unit=UNIT.value)
+    return hyperparameter_effects(read(Path(TRIALS.value)), unit=UNIT.value)
 
 
 def _graphs() -> Any:

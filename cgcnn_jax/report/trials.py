@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,11 @@ FEW = 8
 there is a point for each trial."""
 _FAR_OFF = 5.0  # times the median error, above which a trial's place in the picture is the edge
 _LONG = 6  # characters of a tick's label, of which five find no room side by side
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A table of trials, such as the results.csv of a sweep; an empty cell is what a trial left as it was, None is a value."""
+    return pd.read_csv(path, keep_default_na=False, na_values=["", "nan"])
 
 
 def varied(trials: pd.DataFrame) -> list[str]:

@@ -233,14 +233,14 @@ def worked_example() -> tuple[Crystal, Crystal]:
 
 
 def _hyperparameters(results: Results, entry: Entry) -> Entry:
-    from cgcnn_jax.report.trials import hyperparameter_effects
+    from cgcnn_jax.report.trials import hyperparameter_effects, read
 
     if results.trials is None:
         raise Unavailable(
             "no table of trials was named; experiments.sweep writes one, and --trials=results.csv names it"
         )
     try:
-        trials = pd.read_csv(results.trials)
+        trials = read(results.trials)
         figure = hyperparameter_effects(trials, unit=_unit_of(results.trials))
     except OSError as error:
         raise Unavailable(f"--trials={results.trials}: {error.strerror}") from error

@@ -1,6 +1,7 @@
 """A sweep's folder: what is in it, and how it is written.
 
 sweep.json        the configuration and the trials, or the space
+data.json         digests of the crystals that trials learned from
 trials/0012/      the work directory of a trial, and trial.json: how it ended
 populations/      populations in training: which trials, and their checkpoints
 locks/            held by the processes that train
@@ -15,8 +16,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.files import lock_if_free, write_text
@@ -51,6 +50,26 @@ class SweepFolder:
                 listed = "\n".join(f"  {reason}" for reason in reasons)
                 raise ValueError(f"{self.path} holds another sweep:\n{listed}\nChoose another --workdir, or remove it")
         write_text(file, json.dumps(new, indent=2) + "\n")
+
+    def check_data(self, key: str, digest: str) -> None:
+        """Notes the content of the crystals that trials read.
+
+        Args:
+          key: Tells what they read; trials of one key learn from the same.
+          digest: Of the crystals.
+
+        Raises:
+          ValueError: If trials that have ended learned from others.
+        """
+        with self.lock("data"):
+            file = self.path / "data.json"
+            known = _read(file) if file.exists() else {}
+            if known.get(key, digest) != digest and self.ended():
+                raise ValueError(
+                    f"{self.path}: the data changed since trials of this sweep ended, which others would be compared with; "
+                    "restore the data, or choose another --workdir"
+                )
+            write_text(file, json.dumps(known | {key: digest}, indent=2) + "\n")
 
     def trial(self, number: int) -> Workdir:
         return Workdir(self.path / "trials" / f"{number:04d}")
@@ -159,7 +178,7 @@ class SweepFolder:
             cells = [
                 [
                     row["trial"],
-                    *(_cell(row["overrides"].get(name)) for name in changed),
+                    *(_setting(row["overrides"], name) for name in changed),
                     *(_cell(row.get(name)) for name in header),
                 ]
                 for row in rows
@@ -170,7 +189,7 @@ class SweepFolder:
         """Draws the validation error of finished trials against each field, where there is something to compare."""
         from cgcnn_jax.report import figures, trials
 
-        table = pd.read_csv(self.path / "results.csv")
+        table = trials.read(self.path / "results.csv")
         metric, unit = ("val_mae", unit) if "val_mae" in table else ("val_error", "")
         if not trials.varied(table) or not (table["status"] == FINISHED).any():
             return
@@ -221,6 +240,13 @@ def _plan_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[st
 def _names(parts: Any) -> list[str]:
     """All keys, in the order in which they come."""
     return list(dict.fromkeys(name for part in parts for name in part))
+
+
+def _setting(overrides: Overrides, name: str) -> Any:
+    """The cell of a field; empty where the trial leaves it as it is."""
+    if name not in overrides:
+        return ""
+    return {"None": "None", "''": "''"}.get(repr(overrides[name]), _cell(overrides[name]))
 
 
 def _cell(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """run_sweep: tries a list of trials, many at a time, and goes on where it was stopped."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -127,6 +128,7 @@ def _train_all(
                 return
             chosen = [trials[number] for number in begun or left]
             crystals = crystals_of(chosen[0].config)
+            folder.check_data(*crystals_of.identity)
             crystals_of.tell(chosen[0].config)
             if begun or (population > 1 and fits_together(chosen[0].config, crystals)):
                 is_finished = _train_together(chosen, folder, crystals, parallel, watcher, command)
@@ -209,22 +211,32 @@ _NOT_READ = ("fold", "unit", "cache", "workers", "wanted")  # fields of config.d
 
 
 class Crystals:
-    """Loads crystals when a trial wants others than the one before."""
+    """Loads crystals when a trial wants others than the one before.
+
+    Attributes:
+      identity: What tells which they are, wherever they lie, and the digest of those loaded last.
+    """
 
     def __init__(self, load: Load, watcher: Watcher) -> None:
         self._load, self._watcher = load, watcher
         self._key = self._told = ""
         self._crystals: Dataset | None = None
+        self.identity = "", ""
 
     def __call__(self, config: ConfigDict) -> Dataset:
         plain = configs.to_dict(config)
         table = configs.build_atom_table(config)
         read = {name: value for name, value in plain["data"].items() if name not in _NOT_READ}
         # Of the element table, the data depend only on which elements it knows.
-        key = json.dumps([read, plain["graph"], np.flatnonzero(table.any(axis=1)).tolist()])
+        known = np.asarray(table.any(axis=1))
+        graph = [plain["graph"], np.flatnonzero(known).tolist()]
+        key = json.dumps([read, *graph])
         if self._crystals is None or key != self._key:
             self._crystals = None  # before others need memory
             self._key, self._crystals = key, self._load(config, table)
+            read = {name: value for name, value in read.items() if f"data.{name}" not in configs.WITHOUT_EFFECT}
+            about = hashlib.sha256(json.dumps([read, *graph]).encode()).hexdigest()[:16]
+            self.identity = about, self._crystals.digest(known)
         return self._crystals
 
     def tell(self, config: ConfigDict) -> None:

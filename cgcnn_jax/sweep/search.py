@@ -118,6 +118,7 @@ def _try_one(
             try:
                 with _blaming_size(number, overrides):
                     trial, crystals = _prepared(config, number, overrides, crystals_of)
+                    folder.check_data(*crystals_of.identity)
                     watcher.message(f"\ntrial {number} of {n_trial}: {_changes(trial)}")
                     has_ended = train_one(trial, folder, crystals, pruning, command)
             except (_Unusable, Misfit) as error:

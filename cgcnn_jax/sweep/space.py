@@ -154,11 +154,12 @@ def with_overrides(config: ConfigDict, overrides: Overrides) -> ConfigDict:
     """
     own = config.copy_and_resolve_references()
     for name, value in overrides.items():
-        group, _, field = name.partition(".")
-        if group not in own or not isinstance(own[group], ConfigDict) or field not in own[group]:
+        group, has_group, field = name.rpartition(".")
+        holder = own.get(group) if has_group else own
+        if not isinstance(holder, ConfigDict) or field not in holder or isinstance(holder[field], ConfigDict):
             raise ValueError(f"a trial sets {name}, which is no field of the configuration; configs/base.py lists them")
         try:
-            own[group][field] = tuple(value) if isinstance(value, list) else value
+            holder[field] = tuple(value) if isinstance(value, list) else value
         except TypeError as error:
             raise ValueError(f"a trial sets {name} to {value!r}, which is of another type than the field's") from error
     return own

@@ -1,6 +1,8 @@
 """Trials end as work directories of ordinary runs, and a stopped sweep repeats nothing."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.predict import Predictor
+from cgcnn_jax.report import trials as report_of_trials
 from cgcnn_jax.run import run
 from cgcnn_jax.sweep import runner
 from cgcnn_jax.sweep.folder import SweepFolder
@@ -131,6 +134,39 @@ def test_another_sweep_is_refused_and_more_trials_are_welcome(swept):
     with pytest.raises(ValueError, match=r"train\.epochs: 4 -> 5"):
         folder.claim(configs.to_dict(other), {"trials": TRIALS})
     folder.claim(plain, {"trials": [*TRIALS, TRIALS[0] | {"train.seed": 9}]})
+
+
+def test_trials_of_a_sweep_learn_from_the_same_data(swept, tmp_path):
+    folder, trials = shutil.copytree(swept[0], tmp_path / "copy"), [*TRIALS, TRIALS[0] | {"train.seed": 9}]
+
+    def changed(config, atom_table):
+        crystals = load(config, atom_table)
+        return dataclasses.replace(crystals, targets=crystals.targets + 1)
+
+    with pytest.raises(ValueError, match="the data changed since trials of this sweep ended"):
+        run_sweep(config(), trials, folder, data=changed)
+    # Wherever they lie.
+    moved = config()
+    moved.data.path, trials[-1]["train.epochs"] = "elsewhere", 1
+    assert run_sweep(moved, trials, folder, data=load)
+
+
+def test_what_a_trial_sets_to_nothing_is_told_from_what_it_leaves(tmp_path):
+    folder = SweepFolder(tmp_path)
+    for number, overrides in enumerate(
+        [
+            {"model.init_scale": None},
+            {"model.init_scale": 0.05},
+            {"graph.fidelity": ""},
+            {"graph.fidelity": "published"},
+        ]
+    ):
+        folder._end(number, overrides, status="finished", val_error=0.1)
+    folder.write_table()
+    table = report_of_trials.read(tmp_path / "results.csv")
+    assert table["model.init_scale"].fillna("left").tolist() == ["None", "0.05", "left", "left"]
+    assert table["graph.fidelity"].fillna("left").tolist() == ["left", "left", "''", "published"]
+    assert report_of_trials.varied(table) == ["model.init_scale", "graph.fidelity"]
 
 
 def test_a_member_that_ended_before_the_stop_is_not_taken_for_damaged(tmp_path):

@@ -97,6 +97,10 @@ def test_overrides_change_a_copy_and_unknown_fields_and_types_are_refused():
     config = formation_energy.get_config()
     changed = with_overrides(config, {"model.num_convs": 2, "optimizer.milestones": [5, 7]})
     assert (changed.model.num_convs, changed.optimizer.milestones, config.model.num_convs) == (2, (5, 7), 4)
+    assert with_overrides(config, {"init_from": "runs/a"}).init_from == "runs/a"
+    for name in ("model", "init", "train.", ".seed"):
+        with pytest.raises(ValueError, match=f"sets {name}, which is no field"):
+            with_overrides(config, {name: 1})
     with pytest.raises(ValueError, match=r"sets model\.depth, which is no field"):
         with_overrides(config, {"model.depth": 2})
     with pytest.raises(ValueError, match=r"sets model\.num_convs to 'two', which is of another type"):
