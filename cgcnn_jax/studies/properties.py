@@ -271,16 +271,20 @@ class PropertyStudy:
             raise Unavailable(self._absent[name])
         if name in self._tables:
             return self._tables[name]
-        file = self.folder / "crystals" / f"{name}.csv"
+        file = self._table_of(name)
         if not file.exists():
             # The folder is read now; the other properties that lie there will be asked for next.
             for of in PROPERTIES.values():
-                if of.folder == PROPERTIES[name].folder:
+                # Those that are there tell what the runs had, whatever the data have now.
+                if of.folder == PROPERTIES[name].folder and not self._table_of(of.name).exists():
                     self._write_table(of)
             return self.table(name)
         # Nothing is missing there: an empty split is a crystal that is not used, and no formula means not-a-number.
         self._tables[name] = pd.read_csv(file, dtype={"id": str}, keep_default_na=False)
         return self._tables[name]
+
+    def _table_of(self, name: str) -> Path:
+        return self.folder / "crystals" / f"{name}.csv"
 
     def labels(self, name: str) -> tuple[dict[str, np.ndarray], str, str]:
         """What is learned of every crystal by split ("" is not used), with its name and unit. Raises Unavailable."""

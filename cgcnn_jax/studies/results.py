@@ -95,6 +95,8 @@ def crossing(series: "Mapping[str, Sequence[Point]]", band: tuple[float, float] 
         return ""
     sentences = []
     for convolution, points in series.items():
+        if not points:  # no run of it ended well
+            continue
         by_size = sorted(points, key=lambda one: -one.n_train)
         below = [*itertools.takewhile(lambda one: one.error < band[1], by_size)]
         if below:
@@ -102,7 +104,8 @@ def crossing(series: "Mapping[str, Sequence[Point]]", band: tuple[float, float] 
         else:
             how = "end" if any(one.error < band[1] for one in points) else "come"
             sentences.append(f"{convolution} does not {how} below {band[1]:g} {unit}")
-    return "The band is DFT against experiment as the paper quotes it: " + ", ".join(sentences) + "."
+    told = f": {', '.join(sentences)}" if sentences else ""
+    return f"The band is DFT against experiment as the paper quotes it{told}."
 
 
 def at_hand(table: pd.DataFrame) -> str:

@@ -285,6 +285,13 @@ def test_a_network_is_below_the_band_from_where_it_stays_below() -> None:
     )
 
 
+def test_of_a_network_without_a_run_nothing_is_said() -> None:
+    of_dft = "The band is DFT against experiment as the paper quotes it"
+    series = {"Eq. 5": [Point(100, 0.1)], "Eq. 4": []}
+    assert crossing(series, (0.08, 0.136), "eV/atom") == f"{of_dft}: Eq. 5 is below 0.136 eV/atom from 100 crystals on."
+    assert crossing({"Eq. 4": []}, (0.08, 0.136), "eV/atom") == f"{of_dft}."
+
+
 def test_parts_are_found_by_name_in_the_papers_order() -> None:
     assert find_parts("table_s4, figure_2b") == ["figure_2b", "table_s4"]
     assert find_parts("all") == list(PARTS)

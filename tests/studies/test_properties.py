@@ -90,6 +90,16 @@ def test_the_papers_ids_are_shuffled_once_into_test_val_and_train(data: Path, tm
         study(absent, tmp_path).table("bulk_modulus")
 
 
+def test_a_table_that_is_there_is_what_its_runs_had_whatever_the_data_have_now(data: Path, tmp_path: Path) -> None:
+    before = study(data, tmp_path).table("formation_energy")
+    file = tmp_path / "crystals" / "formation_energy.csv"
+    kept = file.read_bytes()
+    (tmp_path / "crystals" / "band_gap.csv").unlink()
+    fewer = write_data(tmp_path / "fewer", n_crystal=75, n_listed=70)
+    assert len(study(fewer, tmp_path).table("band_gap")) == 70 < len(before)
+    assert file.read_bytes() == kept
+
+
 def test_labels_are_what_is_learned(data: Path, tmp_path: Path) -> None:
     one = study(data, tmp_path)
     table = one.table("bulk_modulus")
