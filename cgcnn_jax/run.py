@@ -283,7 +283,8 @@ def judge(
                 "crystals": _counts(crystals, split),
                 "split_is_fold": are_folds(crystals.source_split),
                 "twins_in_train": {name: setup.twins.n_of(name) for name in NAMES[1:]},
-                # Of this session; epochs before a stop are in the sum of all.
+                # Of this session; epochs before a stop are in the sum of all, where one that was stopped counts from
+                # where it went on.
                 "seconds": seconds,
                 "seconds_of_all_epochs": sum(record["seconds"] for record in records),
                 "train_crystals_per_second": fitted.crystals_per_second,
