@@ -48,10 +48,10 @@ def reader(request, monkeypatch):
     """Both ways to read; a missing gemmi is that of a plain installation."""
     if request.param == "without":
         monkeypatch.setitem(sys.modules, "gemmi", None)
-    cif._has_gemmi.cache_clear()
+    cif.has_gemmi.cache_clear()
     yield
     monkeypatch.undo()
-    cif._has_gemmi.cache_clear()
+    cif.has_gemmi.cache_clear()
 
 
 def read(text: str, folder) -> Crystal:
