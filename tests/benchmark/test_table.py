@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -171,8 +172,9 @@ def test_published_predictions_say_what_models_reach_on_the_crystals_judged_here
     assert [[row[0], row[4]] for row in rows(text)] == expected
     # Where none is missing, too: the last has no other figure.
     whole = one["crystals"] | {"present": 69239, "missing": 0}
-    write(tmp_path / "b", one | {"crystals": whole, "folds": [{"crystals": {"test": 2, "test_official": 2}}]})
-    text = markdown(tmp_path / "b", leaderboards, contributions)
+    write(tmp_path / "c", one | {"crystals": whole, "folds": [{"crystals": {"test": 2, "test_official": 2}}]})
+    shutil.copytree(fold, tmp_path / "c" / "megnet_gappbe" / "fold_0")
+    text = markdown(tmp_path / "c", leaderboards, contributions)
     assert "missing" not in text and [[row[0], row[4]] for row in rows(text)] == expected
     file = contributions / "of_other_crystals" / "AI-SinglePropertyPrediction-gappbe-megnet-test-mae.csv.zip"
     whole = _zipped("id,prediction\n" + "".join(f"mp-{n},{n / 7}\n" for n in range(2000)))
