@@ -10,6 +10,7 @@ from cgcnn_jax.data.crystal import CrystalFile, Rejected, as_number
 from cgcnn_jax.data.sources.files import read_files
 
 TABLE = "id_prop.csv"
+_ENDINGS = (".cif", ".CIF")
 UNKNOWN = ("", "nan", "none", "null", "na", "n/a", "-")
 
 
@@ -52,7 +53,7 @@ def read_directory(
         rows = [row[:-1] for row in rows]
     n_row = len(rows)
     names = _column_names(table, rows, targets)
-    unused = {file.stem: file for file in path.glob("*.cif") if not file.name.startswith(".")}
+    unused = {one.stem: one for one in path.iterdir() if one.suffix in _ENDINGS and not one.name.startswith(".")}
     # Counted with the header, which is no longer among them, and without empty lines.
     for number, row in enumerate(rows, start=1 + n_row - len(rows)):
         if not row[0]:
@@ -60,7 +61,8 @@ def read_directory(
             continue
         file = _file_of(path, row[0])
         if file is None:
-            yield Rejected(row[0], f"{row[0]}: stands in {TABLE} but there is no {row[0]}.cif in {path}")
+            hint = "; an id is the name of a file without .cif" if row[0].endswith(_ENDINGS) else ""
+            yield Rejected(row[0], f"{row[0]}: stands in {TABLE} but there is no {row[0]}.cif in {path}{hint}")
             continue
         unused.pop(row[0], None)
         cells = dict(zip(names, row[1:], strict=True))
@@ -78,11 +80,14 @@ def read_directory(
 
 def _file_of(folder: Path, id: str) -> Path | None:
     """ID.cif in the folder; None if there is none, or the id names a path, which could reach outside of the folder."""
-    file = folder / f"{id}.cif"
-    try:
-        return file if file.parent == folder and file.is_file() else None
-    except (OSError, ValueError):  # what is no name of a file: too long, or a NUL in it
-        return None
+    for ending in _ENDINGS:
+        file = folder / f"{id}{ending}"
+        try:
+            if file.parent == folder and file.is_file():
+                return file
+        except (OSError, ValueError):  # what is no name of a file: too long, or a NUL in it
+            return None
+    return None
 
 
 def _column_names(table: Path, rows: list[list[str]], targets: Sequence[str]) -> list[str]:

@@ -90,6 +90,16 @@ def test_texts_in_columns_that_nobody_asked_for_are_no_labels(tmp_path):
     assert all(isinstance(one, Rejected) for one in read_directory(tmp_path, ["gap"]))
 
 
+def test_endings_may_be_capitals_and_are_no_part_of_an_id(tmp_path):
+    (tmp_path / "c.CIF").write_text("")
+    (tmp_path / "d.CIF").write_text("")
+    make(tmp_path, "a.cif,1\nc,2\n")
+    bad, good, *unused = read_directory(tmp_path, ["gap"])
+    assert bad.reason.endswith(f"there is no a.cif.cif in {tmp_path}; an id is the name of a file without .cif")
+    assert good == CrystalFile("c", tmp_path / "c.CIF", {"gap": 2})
+    assert [one.id for one in unused] == ["a", "b", "d"]
+
+
 def test_hidden_copies_of_files_want_no_row(tmp_path):
     make(tmp_path, "a,1\n", files=("a", "._a"))
     assert labels(read_directory(tmp_path, ["gap"])) == {"a": {"gap": 1}}
