@@ -126,6 +126,11 @@ def _validate(config: ConfigDict) -> None:
         raise ValueError(f"config.model.init_scale must be greater than 0 and finite, or None; got {scale}")
     if config.graph.cutoff > _MAX_CUTOFF:
         raise ValueError(f"config.graph.cutoff must be at most {_MAX_CUTOFF:g} Å; got {config.graph.cutoff}")
+    for name, rule in (("fidelity", "nearest"), ("share_last_shell", "shells")):
+        if config.graph[name] and config.graph.neighbors != rule:
+            raise ValueError(
+                f"config.graph.{name} goes with graph.neighbors={rule}; got {config.graph[name]} with {config.graph.neighbors}"
+            )
     if (
         config.bonds.basis in ("gaussian", "reciprocal")
         and config.graph.cutoff > config.bonds.cutoff

@@ -69,7 +69,17 @@ def test_fields_mean_what_they_are_called() -> None:
     assert configs.build_featurizer(config, table) == Featurizer(rule, False, 0.01, tuple(range(1, 104)))
     config.graph.angles = True
     assert configs.build_featurizer(config, table) == Featurizer(rule, False, 0.01, tuple(range(1, 104)), True)
+    with pytest.raises(
+        ValueError, match=r"graph\.share_last_shell goes with graph\.neighbors=shells; got True with nearest"
+    ):
+        configs.validate(config)
+    graph.share_last_shell = False
     with pytest.raises(ValueError, match=r"config\.graph\.angles must be False with graph\.fidelity=published"):
+        configs.validate(config)
+    graph.neighbors, graph.angles = "shells", False
+    with pytest.raises(
+        ValueError, match=r"graph\.fidelity goes with graph\.neighbors=nearest; got published with shells"
+    ):
         configs.validate(config)
 
     bonds.cutoff, bonds.spacing, bonds.low, bonds.high, bonds.num_bins, bonds.num_gaussians = 6.0, 0.5, 0.4, 5.5, 9, 31
