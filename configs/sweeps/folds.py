@@ -1,7 +1,7 @@
 """Cross-validation in five folds: every crystal is tested once, by a network that has not seen it. For small sets.
 
   python -m experiments.sweep --config=configs/sweeps/folds.py:band_gap --workdir=runs/folds \
-    --config.data.source=directory --config.data.path=my_crystals
+    --config.data.source=directory --config.data.path=my_crystals --config.data.target=band_gap --config.data.unit=eV
 After the colon as in seeds.py. results.csv has the error of each fold in test_mae.
 """
 
