@@ -175,7 +175,7 @@ def load(path: str | Path, *, name: str | None = None, unit: str | None = None, 
 
 
 def save(workdir: str | Path, path: str | Path) -> None:
-    """Writes a trained run as a checkpoint that the released code loads (predict.py, and main.py --resume's weights).
+    """Writes a trained run as a checkpoint that the released predict.py loads; main.py --resume also wants an optimiser's state.
 
     Only what the released code can express is written: one target or two classes, its own layer, the mean pool, hidden
     layers after pooling, 41 Gaussians, and 12 neighbours: cut as published (graph.neighbors=nearest), or sharing the

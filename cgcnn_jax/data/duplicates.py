@@ -3,8 +3,9 @@
 A fingerprint is made of a crystal's graph, so it compares what a network is shown. For every element: how far the
 nearest, second, ... twelfth neighbour of its atoms is, as mean and spread over the atoms, and which elements these
 neighbours are. All of these are averages over atoms, so that a supercell and its primitive cell have the same ones, and
-they follow the positions of atoms continuously: no rounding decides whether two crystals are alike, only how far apart
-their fingerprints are.
+they follow the positions of atoms continuously, as far as the graph does: no rounding decides whether two crystals are
+alike, only how far apart their fingerprints are. The graph decides where it keeps a part of a broken shell of several
+elements, or fewer than twelve neighbours.
 
 Mean distances to the k-th neighbour are the average minimum distances of Widdowson et al., MATCH Commun. Math. Comput.
 Chem. 87, 529 (2022), here for each element. Mirror images are twins, as they are to the network and to every scalar
@@ -28,7 +29,7 @@ TOLERANCE = 0.01
 
 _K = 12
 # Neighbours about as far as the twelfth share its places: which of them a graph cut off must not matter. They count to
-# its shell wholly from the first of these distances (Å) within the twelfth's, and not at all below the second.
+# its shell wholly up to the first of these distances (Å) from the twelfth's, and not at all beyond the second.
 _SHELL = (0.05, 0.15)
 _ROUNDS = 3
 _WIDTH = 8
@@ -223,10 +224,12 @@ def _of_some(
     columns = [distance, np.sqrt(mean((radial - distance[element_of]) ** 2))]
 
     # A network of random weights: what matters is that it mixes species and order of the neighbours.
-    in_last = np.clip((distances - radial[receivers, -1] + _SHELL[1]) / (_SHELL[1] - _SHELL[0]), 0, 1)
-    near, shell = (np.bincount(receivers, edge_weight * part, len(species)) for part in (1 - in_last, in_last))
+    beyond, slope = distances - radial[receivers, -1], _SHELL[1] - _SHELL[0]
+    in_last = np.clip((_SHELL[1] + beyond) / slope, 0, 1)
+    in_shell = in_last * np.clip((_SHELL[1] - beyond) / slope, 0, 1)
+    near, shell = (np.bincount(receivers, edge_weight * part, len(species)) for part in (1 - in_last, in_shell))
     total = np.minimum(places, _K)
-    share = edge_weight * (1 - in_last + in_last * ((total - near) / shell)[receivers]) / total[receivers]
+    share = edge_weight * (1 - in_last + in_shell * ((total - near) / shell)[receivers]) / total[receivers]
     closeness = 1 - distances / radial[receivers, -1]
     near, all_of_them = (
         csr_array((values, senders, np.append(0, last + 1)), shape=(len(species), len(species)))
