@@ -63,10 +63,10 @@ class Interpretation:
                 raise ValueError(
                     f"--output={self.path} holds {name}, which is of no interpretation and would be replaced; name another folder"
                 )
-        for one in inputs:
-            if Path(one).is_dir() and self.path.resolve().is_relative_to(Path(one).expanduser().resolve()):
+        for folder in (Path(one).expanduser() for one in inputs):
+            if folder.is_dir() and self.path.resolve().is_relative_to(folder.resolve()):
                 raise ValueError(
-                    f"--output={self.path} lies in --input={one}, so that structures written there would be read as well; "
+                    f"--output={self.path} lies in --input={folder}, so that structures written there would be read as well; "
                     "name a folder outside of it"
                 )
 
