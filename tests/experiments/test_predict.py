@@ -95,8 +95,9 @@ def test_three_lines_of_python_predict_structures_in_memory(trained: Path, cif_f
 
 def test_input_without_a_structure_is_an_error(run: Run, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
-    for name in ("predict", "interpret"):
-        done = run(name, f"--workdir={trained}", f"--input={tmp_path / 'empty.jsonl'}", status=1)
+    for name, output in (("predict", "table.csv"), ("interpret", "explained")):
+        flags = f"--input={tmp_path / 'empty.jsonl'}", f"--output={tmp_path / output}"
+        done = run(name, f"--workdir={trained}", *flags, status=1)
         assert "empty.jsonl: no structure there" in done.stderr
 
 
