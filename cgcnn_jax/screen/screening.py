@@ -147,10 +147,11 @@ def screen(
         gathered = _Gathered()
         for piece, result in crew.results(source.pieces(folder, report)):
             table = _killed(piece, columns) if result is None else rows_of(result)
-            whole = gathered.add(source.in_flight[piece.shard], piece, table)
+            shard, digest = source.in_flight[piece.shard]
+            whole = gathered.add(shard, piece, table)
             if whole is not None:
-                source.in_flight.pop(piece.shard)
-                folder.write(piece.shard, whole, source.digests.pop(piece.shard))
+                del source.in_flight[piece.shard]
+                folder.write(piece.shard, whole, digest)
                 report(len(whole))
         counts = folder.count()
         done = Screening(
@@ -172,8 +173,8 @@ class _Source:
     """The shards that are still to be done, and those under way."""
 
     def __init__(self, shards: Iterator[Shard], should_stop: Callable[[], bool]) -> None:
-        self.in_flight: dict[int, Shard] = {}
-        self.digests: dict[int, str] = {}
+        # With its digest from before it is read: a file may be written meanwhile.
+        self.in_flight: dict[int, tuple[Shard, str]] = {}
         self.is_stopped = False
         self._shards = shards
         self._should_stop = should_stop
@@ -198,9 +199,7 @@ class _Source:
             if self._should_stop():
                 self.is_stopped = True
                 return
-            self.in_flight[shard.number] = shard
-            # Before it is read: a file may be written meanwhile.
-            self.digests[shard.number] = shard.digest()
+            self.in_flight[shard.number] = shard, shard.digest()
             yield Piece(shard.number, 0, shard.items)
 
     def check_end(self, folder: Output) -> None:

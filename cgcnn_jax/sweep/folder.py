@@ -246,7 +246,8 @@ def _setting(overrides: Overrides, name: str) -> Any:
     """The cell of a field; empty where the trial leaves it as it is."""
     if name not in overrides:
         return ""
-    return {"None": "None", "''": "''"}.get(repr(overrides[name]), _cell(overrides[name]))
+    value = overrides[name]
+    return repr(value) if value is None or value == "" else _cell(value)
 
 
 def _cell(value: Any) -> Any:
