@@ -42,10 +42,12 @@ POINTS = 5000
 STEPS = 1000
 """Points that a curve shows at most."""
 LONGEST = 80
-"""Characters of an id or a formula under the pointer; longer ones are cut."""
+"""Characters of an id or a formula under the pointer; of longer ones the midst is left out."""
 
 _DENSE = 1500  # crystals above which a parity plot tells their density by colour
 _DASHES = ("solid", "dashed", "dotted", "dotdash")
+_CURVES = {"train": ("dashed", "dotted"), "val": ("solid", "dotdash")}
+_MARKERS = ("circle", "square", "triangle", "diamond")
 _FEW = 5  # crystals, fewer of which make an element's mean weak
 
 
@@ -55,7 +57,8 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], *, label: str, best: Map
     The axis is logarithmic if all values are positive and span more than a factor of 5.
 
     Args:
-      curves: Run -> epoch, and train, val and learning_rate as far as there are any. Of several runs, training is dashed.
+      curves: Run -> epoch, and train, val and learning_rate as far as there are any. Of several runs, training is dashed;
+        those that lack a colour of their own, dotted (training) and dotted and dashed.
       label: Of the metric, with its unit.
       best: Run -> the epoch whose weights were kept, marked on the validation curve.
 
@@ -87,7 +90,7 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], *, label: str, best: Map
                     "value",
                     source=source,
                     color=PALETTE[part == "val"] if one else PALETTE[number % len(PALETTE)],
-                    line_dash="solid" if one or part == "val" else "dashed",
+                    line_dash="solid" if one else _CURVES[part][number // len(PALETTE) % 2],
                     line_width=2,
                     legend_label=word if one else f"{_short(name, 30)}, {word}",
                 )
@@ -262,7 +265,8 @@ def means_along(tables: Mapping[str, pd.DataFrame], *, x_label: str, y_label: st
         plot.add_layout(whisker)
         plot.line("middle", "miss", source=source, color=color, line_width=1, line_alpha=0.5)
         legend = {"legend_label": _short(name, 30)} if len(tables) > 1 else {}
-        drawn.append(plot.scatter("middle", "miss", source=source, color=color, size=9, **legend))
+        marker = _MARKERS[number // len(PALETTE) % len(_MARKERS)]
+        drawn.append(plot.scatter("middle", "miss", source=source, color=color, marker=marker, size=9, **legend))
     plot.y_range = Range1d(0, 1.05 * max(table["high"].max() for table in tables.values()) or 1.0)
     rows = [("run", "@run")] * (len(tables) > 1)
     rows += [
@@ -448,7 +452,7 @@ def _color_bar(mapper: Any, title: str, ticker: Any) -> ColorBar:
 
 
 def _source(frame: pd.DataFrame, **more: str) -> ColumnDataSource:
-    """Columns as bokeh sends them: numbers in single precision, long texts cut."""
+    """Columns as bokeh sends them: numbers in single precision, long texts without their midst."""
     data: dict[str, Any] = {}
     for column in frame:
         values = frame[column]
@@ -462,7 +466,9 @@ def _source(frame: pd.DataFrame, **more: str) -> ColumnDataSource:
 
 
 def _short(text: str, length: int = LONGEST) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    """Both ends of a text: names of runs begin alike, and what is said of a curve stands last."""
+    half = (length - 1) // 2
+    return text if len(text) <= length else f"{text[: length - 1 - half]}…{text[-half:]}"
 
 
 def _spread(n: int) -> np.ndarray:

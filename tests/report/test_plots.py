@@ -52,7 +52,7 @@ def test_the_pointer_shows_what_is_known_and_nothing_else():
 
 def test_long_ids_are_cut():
     frame = points(1).assign(id="y" * 10_000)
-    assert source(plots.parity(frame, name="a", unit=""), "neighbours")["id"] == ["y" * 79 + "…"]
+    assert source(plots.parity(frame, name="a", unit=""), "neighbours")["id"] == ["y" * 40 + "…" + "y" * 39]
 
 
 def test_a_table_of_elements_puts_each_where_it_belongs_and_pales_the_rare():
@@ -91,6 +91,26 @@ def test_learning_curves_of_one_run_are_solid_and_of_several_named():
     assert [item.label.value for item in two.legend[0].items] == ["a, training", "a, validation", "b, training"]
     with pytest.raises(ValueError, match=r"no run has a value of MAE \(eV\)"):
         plots.learning_curves({"a": curve[["epoch"]]}, label="MAE (eV)")
+
+
+def test_more_runs_than_colours_differ_by_their_lines_and_marks():
+    curve = pd.DataFrame({"epoch": [0.0, 1.0], "train": [3.0, 2.0], "val": [4.0, 2.0]})
+    means = pd.DataFrame({"lower": [1], "upper": [4], "middle": [2], "n": [7], "miss": [0.1], "low": 0.05, "high": 0.3})
+    names = [f"run_{number}" for number in range(12)]
+    curves = plots.learning_curves(dict.fromkeys(names, curve), label="MAE (eV)").renderers
+    assert len({(line.glyph.line_color, tuple(line.glyph.line_dash)) for line in curves}) == 2 * len(names)
+    along = plots.means_along(dict.fromkeys(names, means), x_label="atoms", y_label="MAE").renderers
+    marks = [mark.glyph for mark in along if hasattr(mark.glyph, "marker")]
+    assert len({(mark.fill_color, mark.marker) for mark in marks}) == len(names)
+
+
+def test_long_names_keep_what_tells_them_apart():
+    curve = pd.DataFrame({"x": [0.0, 1.0], "y": [0.0, 1.0]})
+    names = [f"formation_energy_of_the_whole_set_by_seed_{seed}: AUC 0.9{seed}" for seed in (1, 2)]
+    plot = plots.rates(dict.fromkeys(names, curve), x_label="x", y_label="y", diagonal=True, legend="top_left")
+    labels = [item.label.value for item in plot.legend[0].items]
+    assert [label[-12:] for label in labels] == ["_1: AUC 0.91", "_2: AUC 0.92"]
+    assert all(label.startswith("formation_energy") and len(label) == 40 for label in labels)
 
 
 def test_long_curves_are_thinned_to_their_ends():
