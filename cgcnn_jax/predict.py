@@ -283,13 +283,19 @@ class Predictor(TablePredictor):
         properties of the same names, if these have them all, or else by their order.
 
         Raises:
-          Misfit: If the network has parameters of other names or shapes, naming the first, or another element table.
+          Misfit: If the network has parameters of other names or shapes, naming the first, or another element table. One
+            that ends at an earlier element, as the released atom_init.json, is no other.
         """
         mine, old = self.weights.variables(), self.scaler.as_in(scaler)
         if old.names != self.scaler.names:
             kept = np.array(self.scaler.places(old.names))
             output = {name: leaf[..., kept] for name, leaf in mine["params"]["output"].items()}
             mine = mine | {"params": mine["params"] | {"output": output}}
+        known = np.asarray(mine["constants"]["atom_table"])
+        both = min(len(known), len(atom_table))
+        # What the weights have learned is of the columns.
+        if is_same := np.array_equal(known[:both], atom_table[:both]):
+            mine = mine | {"constants": {"atom_table": jnp.asarray(atom_table)}}
         wanted = _shapes(model)
         have, want = (
             {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
@@ -302,7 +308,7 @@ class Predictor(TablePredictor):
                     f"{want.get(name)} here; set config.model, config.atoms, config.bonds and config.graph.angles as in its config.json, "
                     "and learn as many properties, or some of its own (config.data.target)"
                 )
-        if not np.array_equal(mine["constants"]["atom_table"], atom_table):
+        if not is_same:
             raise Misfit(
                 "the weights of config.init_from were trained with another element table (config.atoms); where that was one of "
                 "their owner's, its file lies in an exported network's folder"

@@ -1,5 +1,7 @@
 """Training on from old weights: the network starts where the old one ended, whatever scales the new labels."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,11 +9,27 @@ from cgcnn_jax import Predictor
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.elements import atom_features
 from cgcnn_jax.graph import concatenate
+from cgcnn_jax.predict import Misfit
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.state import Weights
 from tests.predictors import BUDGET, make_predictor
 
 pytestmark = pytest.mark.usefixtures("quicker_compiling")
+
+
+def test_a_table_may_end_at_an_earlier_element() -> None:
+    # The released atom_init.json has 100 elements, the table kept here three more.
+    long, old = atom_features("released"), make_predictor()
+    short = long[:101]
+    shorter = dataclasses.replace(old.model, table_shape=short.shape)
+    cut = Predictor(shorter, old.weights.replace(constants={"atom_table": short}), old.scaler, old.featurizer, {})
+    for start, model, table in ((old, shorter, short), (cut, old.model, long)):
+        variables = start.variables_for(model, table, start.scaler)
+        np.testing.assert_array_equal(variables["constants"]["atom_table"], table)
+        other = table.copy()
+        other[11, 0] += 1
+        with pytest.raises(Misfit, match=r"atom_table"):
+            start.variables_for(model, other, start.scaler)
 
 
 @pytest.mark.parametrize("pool", ["mean", "site"])
