@@ -113,7 +113,7 @@ def read(
         if n_column != table.shape[1]:
             raise TorchFileError(
                 f"{path}: made with {n_column} atom features an element, but the table has {table.shape[1]}; "
-                "give the atom_init.json it was trained with"
+                "give the atom_init.json it was trained with (--atom_init, or atom_table)"
             )
         if n_gaussian != round(CUTOFF / SPACING) + 1:
             raise TorchFileError(
@@ -153,18 +153,26 @@ def read(
         raise TorchFileError(f"{path}: a torch file, but not a checkpoint of the released CGCNN ({error!r})") from error
 
 
-def load(path: str | Path, *, name: str | None = None, unit: str | None = None, invariant: bool = False) -> Predictor:
+def load(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    unit: str | None = None,
+    atom_table: np.ndarray | None = None,
+    invariant: bool = False,
+) -> Predictor:
     """A predictor with the weights of the released code; see `read`.
 
     Args:
       path: A .pth.tar of any torch version since 1.0.
       name: See `read`.
       unit: See `read`.
+      atom_table: See `read`; `data.elements.read_atom_init` reads one.
       invariant: False cuts the 12 nearest neighbours as published, ties included, so predictions equal the released
         code's. True lets equals of the 12th share its places (WholeShells.share_last): as accurate, and the same for
         every cell and order of atoms; docs/published_models.md has the figures.
     """
-    reference = read(path, name=name, unit=unit)
+    reference = read(path, name=name, unit=unit, atom_table=atom_table)
     rule: NeighborRule = NearestK(NUM_NEIGHBORS, CUTOFF, published_padding=True)
     if invariant:
         rule = WholeShells(NUM_NEIGHBORS, CUTOFF, share_last=True)
