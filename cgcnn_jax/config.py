@@ -85,7 +85,15 @@ _TUPLES: dict[str, tuple[int | None, type, str]] = {
 
 # A sphere of 100 Å holds 10^5 neighbours of every atom; a typing error must not take all memory.
 _MAX_CUTOFF = 100.0
-_MAX_GAUSSIANS = 10_000
+_MAX_BOND_FEATURES = 10_000
+# Kinds of splits that take what says how they are drawn; with others it would change nothing.
+_OF_SPLITS = {
+    "data.fold": ("k_fold", "source"),
+    "split.files": ("files",),
+    "split.sizes": ("size",),
+    "split.by_composition": ("ratio", "k_fold"),
+    "split.by_structure": ("ratio", "k_fold"),
+}
 
 
 def validate(config: ConfigDict) -> None:
@@ -166,9 +174,13 @@ def _validate(config: ConfigDict) -> None:
             f"config.graph.angles must be False with graph.fidelity={config.graph.fidelity}: the bonds that the published "
             "code invents have no direction"
         )
-    for name in ("by_composition", "by_structure"):
-        if config.split[name] and split_kind(config) not in ("ratio", "k_fold"):
-            raise ValueError(f"config.split.{name} needs split.kind ratio or k_fold; got {split_kind(config)}")
+    for name, kinds in _OF_SPLITS.items():
+        value = _get(config, name)
+        is_set = any(value) if isinstance(value, tuple | list) else bool(value)
+        if is_set and split_kind(config) not in kinds:
+            raise ValueError(
+                f"config.{name} needs split.kind {' or '.join(kinds)}; got {value} with {split_kind(config)}"
+            )
     # Whether a source has folds, which val_ratio divides, or a split of its own is known of tasks; of others, later.
     is_folds = task is not None and task.num_folds > 1
     is_known = is_folds or config.split.redraw_val or split_kind(config) != "source"
@@ -197,17 +209,25 @@ def _validate(config: ConfigDict) -> None:
         )
     if config.bonds.basis == "gaussian" and config.bonds.spacing >= config.bonds.cutoff:
         raise ValueError(f"config.bonds.spacing must be below bonds.cutoff; got {config.bonds.spacing}")
-    if config.bonds.basis == "gaussian" and config.bonds.cutoff / config.bonds.spacing > _MAX_GAUSSIANS:
+    if config.bonds.basis == "gaussian" and config.bonds.cutoff / config.bonds.spacing > _MAX_BOND_FEATURES:
         raise ValueError(
-            f"config.bonds.spacing must give at most {_MAX_GAUSSIANS} Gaussians up to bonds.cutoff "
+            f"config.bonds.spacing must give at most {_MAX_BOND_FEATURES} Gaussians up to bonds.cutoff "
             f"({config.bonds.cutoff} Å); got {config.bonds.spacing}"
         )
+    for name in ("num_gaussians", "num_bins"):
+        if config.bonds[name] > _MAX_BOND_FEATURES:
+            raise ValueError(f"config.bonds.{name} must be at most {_MAX_BOND_FEATURES}; got {config.bonds[name]}")
     if config.bonds.basis == "reciprocal" and not 0 < config.bonds.low < config.bonds.cutoff:
         raise ValueError(
             f"config.bonds.low must lie between 0 and bonds.cutoff ({config.bonds.cutoff} Å); got {config.bonds.low}"
         )
     if config.bonds.num_gaussians < 2:
         raise ValueError(f"config.bonds.num_gaussians must be at least 2; got {config.bonds.num_gaussians}")
+    if (config.optimizer.schedule == "milestones") != bool(config.optimizer.milestones):
+        raise ValueError(
+            "config.optimizer.milestones, epochs after which the learning rate falls, go with optimizer.schedule=milestones, "
+            f"and it with some; got {config.optimizer.milestones} with {config.optimizer.schedule}"
+        )
     if config.optimizer.warmup_epochs >= config.train.epochs:
         raise ValueError(
             f"config.optimizer.warmup_epochs must be below train.epochs; got {config.optimizer.warmup_epochs} of "
@@ -351,6 +371,8 @@ def build_split(config: ConfigDict, dataset: Dataset) -> Split:
     is_folds = kind == "source" and splits.are_folds(dataset.source_split)
     if is_folds and chosen.redraw_val:
         raise ValueError(_redrawn_without_val("a source of folds, which draws val anyway"))
+    if kind == "source" and fold and not is_folds:
+        raise ValueError(f"config.data.fold must be 0 for a source without folds; got {fold}")
     match kind:
         case "ratio":
             split = splits.by_ratio(dataset.ids, chosen.ratios, chosen.seed, groups)

@@ -271,6 +271,30 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "config.split.ratios must be a tuple of 3 shares of train, val and test; got (0.8, 0.2)",
     ),
     "no folds": (config(split__num_folds=0), "config.split.num_folds must be greater than 0; got 0"),
+    "a fold of a split without folds": (
+        config(data__fold=3),
+        "config.data.fold needs split.kind k_fold or source; got 3 with ratio",
+    ),
+    "files for another split": (
+        config(split__files=("a.txt", "b.txt", "c.txt")),
+        "config.split.files needs split.kind files; got ('a.txt', 'b.txt', 'c.txt') with ratio",
+    ),
+    "sizes for another split": (
+        config(split__kind="k_fold", split__sizes=(8, 1, 1)),
+        "config.split.sizes needs split.kind size; got (8, 1, 1) with k_fold",
+    ),
+    "milestones without their schedule": (
+        config(optimizer__milestones=(100,)),
+        "config.optimizer.milestones, epochs after which the learning rate falls, go with optimizer.schedule=milestones, and it with some; got (100,) with cosine",
+    ),
+    "a schedule without milestones": (
+        config(optimizer__schedule="milestones"),
+        "config.optimizer.milestones, epochs after which the learning rate falls, go with optimizer.schedule=milestones, and it with some; got () with milestones",
+    ),
+    "a billion bins": (
+        config(bonds__num_bins=10**9),
+        "config.bonds.num_bins must be at most 10000; got 1000000000",
+    ),
     "milestones that are no epochs": (
         config(optimizer__milestones=(0.5,)),
         "config.optimizer.milestones must be a tuple of epochs; got (0.5,)",
