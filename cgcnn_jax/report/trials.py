@@ -20,7 +20,7 @@ _LONG = 6  # characters of a tick's label, of which five find no room side by si
 
 
 def read(path: Path) -> pd.DataFrame:
-    """A table of trials, such as the results.csv of a sweep; an empty cell is what a trial left as it was, None is a value."""
+    """A table of trials, such as the results.csv of a sweep; None is a value, an empty cell is none."""
     return pd.read_csv(path, keep_default_na=False, na_values=["", "nan"])
 
 
@@ -29,45 +29,53 @@ def varied(trials: pd.DataFrame) -> list[str]:
     return [name for name in trials if "." in str(name) and trials[name].nunique(dropna=True) > 1]
 
 
+def errors(trials: pd.DataFrame, metric: str) -> np.ndarray:
+    """The metric of each trial, f64[n], NaN for those whose "status" is another than finished: cut short, it would mislead."""
+    values = pd.to_numeric(trials[metric], errors="coerce").to_numpy(float)
+    return np.where(trials["status"] == "finished", values, np.nan) if "status" in trials else values
+
+
 def hyperparameter_effects(
     trials: pd.DataFrame, *, unit: str, columns: Sequence[str] | None = None, metric: str = "val_mae"
 ) -> Figure:
     """The validation error of every trial against each hyperparameter, a panel each.
 
-    All trials are in every panel, so its spread holds what the other hyperparameters do; the line joins the lowest error
-    of each value, which is what a choice of that value can reach. Trials without a number (stopped, diverged), and those
+    All trials are in every panel (but those without a value of it, in a table that has empty cells), so its spread holds
+    what the other hyperparameters do; the line joins the lowest error of each value, which is what a choice of that value
+    can reach. Trials without a number (stopped, diverged), and those
     whose "status" is another than finished, are left out and counted above the panels; errors of more than five times the
     median are drawn at that edge, and counted too.
 
     Args:
       trials: A row a trial, a column for every overridden field (such as model.num_convs) and one for the metric.
       unit: Of the metric.
-      columns: Hyperparameters to draw; those that vary if None.
+      columns: Hyperparameters to draw; those that vary among trials with an error if None.
       metric: Column of the error, smaller is better.
 
     Raises:
       ValueError: If a column is missing, no hyperparameter varies, or no trial has a finite error.
     """
-    chosen = list(varied(trials) if columns is None else columns)
-    missing = [name for name in (metric, *chosen) if name not in trials]
+    missing = [name for name in (metric, *(columns or ())) if name not in trials]
     if missing:
         raise ValueError(f"no column {missing[0]!r}; the trials have {', '.join(map(str, trials))}")
+    found = errors(trials, metric)
+    is_known = np.isfinite(found)
+    if not is_known.any():
+        raise ValueError(f"none of the {len(trials)} trials has a finite {metric}")
+    chosen = (
+        varied(trials[is_known])
+        if columns is None
+        else [name for name in columns if trials[name][is_known].notna().any()]
+    )
     if not chosen:
         raise ValueError(
             f"no hyperparameter varies: no column group.field with two values among {', '.join(map(str, trials))}"
         )
-    errors = pd.to_numeric(trials[metric], errors="coerce").to_numpy(float)
-    if "status" in trials:
-        # A pruned trial's error is that of a run cut short, and would mislead.
-        errors = np.where(trials["status"] == "finished", errors, np.nan)
-    is_known = np.isfinite(errors)
-    if not is_known.any():
-        raise ValueError(f"none of the {len(trials)} trials has a finite {metric}")
 
     # Networks that never got off the ground may be wrong by any power of ten: they would leave no room for the rest.
-    limit = float(f"{_FAR_OFF * np.median(errors[is_known]):.1g}")
-    n_far = int((errors[is_known] > limit).sum()) if limit > 0 else 0
-    errors = np.minimum(errors, limit) if n_far else errors
+    limit = float(f"{_FAR_OFF * np.median(found[is_known]):.1g}")
+    n_far = int((found[is_known] > limit).sum()) if limit > 0 else 0
+    found = np.minimum(found, limit) if n_far else found
 
     per_row = min(3, len(chosen))
     n_row = -(-len(chosen) // per_row)
@@ -75,13 +83,14 @@ def hyperparameter_effects(
     panels = figure.subplots(n_row, per_row, squeeze=False, sharey=True).ravel()
     for axes, name in zip(panels, chosen, strict=False):
         has_value = is_known & trials[name].notna().to_numpy()
-        _panel(axes, trials[name][has_value], errors[has_value])
+        # Inferred anew: a column with empty cells has objects for its truth values.
+        _panel(axes, trials[name][has_value].infer_objects(), found[has_value])
         axes.set_xlabel(name, fontsize=12)
         clean(axes)
         axes.grid(axis="x", visible=False)
     for axes in panels[len(chosen) :]:
         axes.set_visible(False)
-    known = errors[is_known]
+    known = found[is_known]
     log_if_wide(panels[0], known)
     label = "validation MAE" if metric == "val_mae" else metric.replace("_", " ")
     for axes in panels[::per_row]:

@@ -10,12 +10,16 @@ hyperparameters.png
 """
 
 import contextlib
+import functools
 import json
 import math
+import operator
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.files import lock_if_free, write_text
@@ -168,17 +172,17 @@ class SweepFolder:
         return self._end(number, overrides, status=FAILED, reason=str(error))
 
     def write_table(self) -> None:
-        """Writes results.csv, a row per ended trial in order."""
+        """Writes results.csv, a row per ended trial in order, with the value of every field that one of them changes."""
         # One process at a time, or an older list of trials could replace a newer one.
         with self.lock("results"):
-            rows = self.ended()
+            rows, config = self.ended(), configs.upgraded(_read(self.path / "sweep.json")["config"])
             changed = _names(row["overrides"] for row in rows)
             measured = _names({key: None for key in row if key not in _KEYS} for row in rows)
             header = [*measured, *_KEYS[2:]]
             cells = [
                 [
                     row["trial"],
-                    *(_setting(row["overrides"], name) for name in changed),
+                    *(_setting(config, row["overrides"], name) for name in changed),
                     *(_cell(row.get(name)) for name in header),
                 ]
                 for row in rows
@@ -191,7 +195,7 @@ class SweepFolder:
 
         table = trials.read(self.path / "results.csv")
         metric, unit = ("val_mae", unit) if "val_mae" in table else ("val_error", "")
-        if not trials.varied(table) or not (table["status"] == FINISHED).any():
+        if not trials.varied(table[np.isfinite(trials.errors(table, metric))]):
             return
         figure = trials.hyperparameter_effects(table, unit=unit, metric=metric)
         figures.save(figure, self.path / "hyperparameters.png")
@@ -242,11 +246,9 @@ def _names(parts: Any) -> list[str]:
     return list(dict.fromkeys(name for part in parts for name in part))
 
 
-def _setting(overrides: Overrides, name: str) -> Any:
-    """The cell of a field; empty where the trial leaves it as it is."""
-    if name not in overrides:
-        return ""
-    value = overrides[name]
+def _setting(config: Mapping[str, Any], overrides: Overrides, name: str) -> Any:
+    """The cell of a field: what the trial sets it to, or else what it is for all."""
+    value = overrides[name] if name in overrides else functools.reduce(operator.getitem, name.split("."), config)
     return repr(value) if value is None or value == "" else _cell(value)
 
 

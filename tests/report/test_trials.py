@@ -68,6 +68,22 @@ def test_trials_that_blew_up_or_were_cut_short_leave_room_for_the_others() -> No
     assert axes.get_title(loc="left") == "5 trials, 1 without an error left out; 1 above 2 drawn there"
 
 
+def test_a_field_that_only_trials_without_an_error_change_has_no_panel() -> None:
+    trials = pd.DataFrame(
+        {
+            "model.conv": ["sum", "gated", "sum", "sum"],
+            "optimizer.learning_rate": [math.nan, math.nan, 0.1, 0.5],
+            "graph.angles": [True, False, None, None],
+            "val_mae": [0.1, 0.2, math.nan, 0.3],
+            "status": ["finished", "finished", "diverged", "pruned"],
+        }
+    )
+    convs, angles = hyperparameter_effects(trials, unit="eV").axes
+    assert points(convs) == {0: [0.2], 1: [0.1]} and convs.get_xlabel() == "model.conv"
+    assert [label.get_text() for label in angles.get_xticklabels()] == ["False", "True"]
+    assert convs.get_title(loc="left") == "2 trials, 2 without an error left out"
+
+
 @pytest.mark.parametrize("top", [3.0, 3e2, 3e8])
 def test_a_logarithmic_axis_has_labels_over_any_number_of_decades(top: float) -> None:
     # Half of the trials are large, so that none is far from the median.

@@ -151,9 +151,9 @@ def test_trials_of_a_sweep_learn_from_the_same_data(swept, tmp_path):
     assert run_sweep(moved, trials, folder, data=load)
 
 
-def test_what_a_trial_sets_to_nothing_is_told_from_what_it_leaves(tmp_path):
+def test_the_table_has_what_a_trial_sets_to_nothing_and_what_it_leaves(tmp_path):
     folder = SweepFolder(tmp_path)
-    folder.claim({}, {"trials": []})
+    folder.claim(configs.to_dict(config()), {"trials": []})
     for number, overrides in enumerate(
         [
             {"model.init_scale": None},
@@ -165,9 +165,12 @@ def test_what_a_trial_sets_to_nothing_is_told_from_what_it_leaves(tmp_path):
         folder._end(number, overrides, status="finished", val_error=0.1)
     folder.write_table()
     table = report_of_trials.read(tmp_path / "results.csv")
-    assert table["model.init_scale"].fillna("left").tolist() == ["None", "0.05", "left", "left"]
-    assert table["graph.fidelity"].fillna("left").tolist() == ["left", "left", "''", "published"]
+    assert table["model.init_scale"].tolist() == ["None", "0.05", "None", "None"]
+    assert table["graph.fidelity"].tolist() == ["''", "''", "''", "published"]
     assert report_of_trials.varied(table) == ["model.init_scale", "graph.fidelity"]
+    # Each is changed by one trial alone, and compared with the trials that leave it.
+    folder.draw("eV/atom")
+    assert (tmp_path / "hyperparameters.png").exists()
 
 
 def test_a_member_that_ended_before_the_stop_is_not_taken_for_damaged(tmp_path):
