@@ -104,12 +104,17 @@ def _write_pages(results: Results) -> None:
 
 
 def _about(size: Size) -> list[str]:
+    largest = max(sum(of.sizes) for of in PROPERTIES.values())
+    crystals = (
+        "the paper's numbers of crystals, as far as they are at hand"
+        if size.max_train > largest
+        else f"at most {size.max_train:,} training and {size.max_judge:,} test crystals"
+    )
     return [
         "T. Xie and J. C. Grossman, Crystal Graph Convolutional Neural Networks for an Accurate and Interpretable "
         "Prediction of Material Properties, Phys. Rev. Lett. 120, 145301 (2018), from the data at hand.",
-        f"Size {size.name}: at most {size.max_train:,} training and {size.max_judge:,} test crystals, at least {size.epochs} "
-        "epochs. Both convolutions are trained and judged alike: the same crystals, graphs, element table, number and width "
-        "of layers and epochs. Eq. 5 is taken as released, with batch normalisation; Eq. 4 has none, and takes shorter steps, "
+        f"Size {size.name}: {crystals}, at least {size.epochs} epochs. Both convolutions are trained and judged alike: the same "
+        "crystals, graphs, element table, number and width of layers and epochs. Eq. 5 is taken as released, with batch normalisation; Eq. 4 has none, and takes shorter steps, "
         "or training with many crystals fails. Intervals are 95 % "
         "bootstrap intervals over the test crystals; they hold neither the choice of the training crystals nor the seed.",
     ]

@@ -18,7 +18,7 @@ from cgcnn_jax.data.splits import NAMES
 from cgcnn_jax.report.gallery import Entry
 from cgcnn_jax.studies.drawing import contents, joint_histograms, roc
 from cgcnn_jax.studies.properties import CONVOLUTIONS, CURVES, PROPERTIES, Unavailable
-from cgcnn_jax.studies.results import Results, at_hand, crossing, interval, number, point, told
+from cgcnn_jax.studies.results import Results, at_hand, crossing, fixed, interval, number, point, told
 from cgcnn_jax.workdir import Workdir
 
 _GATED, _SUM = "gated_norm", "sum"
@@ -300,9 +300,8 @@ def _energy_column(name: str) -> str:
 
 
 def _energy(cell: str) -> str:
-    """Energies with two decimals, as the paper's Table S5 has them."""
     try:
-        return f"{float(cell):.2f}"
+        return fixed(float(cell))
     except ValueError:
         return cell
 

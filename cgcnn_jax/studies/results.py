@@ -60,6 +60,11 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
+def fixed(value: float, digits: int = 2) -> str:
+    """So many decimals, two as the paper's Table S5 has; no -0.00."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
 def interval(record: Record) -> str:
     """The 95 % interval of the test error."""
     low, high = record["test_interval_95"]

@@ -16,10 +16,10 @@ from cgcnn_jax.data.featurize import Featurizer
 from cgcnn_jax.report.convergence import Point
 from cgcnn_jax.run import Watcher
 from cgcnn_jax.studies import drawing
-from cgcnn_jax.studies.paper import find_jobs, find_parts, make
+from cgcnn_jax.studies.paper import _about, find_jobs, find_parts, make
 from cgcnn_jax.studies.parts import PARTS, _unit_of
 from cgcnn_jax.studies.properties import SIZES, PropertyStudy, Unavailable
-from cgcnn_jax.studies.results import Results, crossing
+from cgcnn_jax.studies.results import Results, crossing, fixed
 from cgcnn_jax.sweep.folder import SweepFolder
 from cgcnn_jax.workdir import Workdir
 from configs import bulk_modulus
@@ -298,3 +298,15 @@ def test_parts_are_found_by_name_in_the_papers_order() -> None:
     for wrong in ("figure_9", "", "all,figure_9"):
         with pytest.raises(ValueError, match="--only must be all or some of table_i, figure_2a"):
             find_parts(wrong)
+
+
+def test_the_page_of_a_size_without_limits_names_none():
+    assert "at most 8,000 training and 1,000 test crystals, at least 60 epochs" in _about(SIZES["small"])[1]
+    assert (
+        "Size full: the paper's numbers of crystals, as far as they are at hand, at least 200 epochs"
+        in (_about(SIZES["full"])[1])
+    )
+
+
+def test_energies_round_to_no_negative_zero():
+    assert [fixed(value) for value in (-0.0031, 0.005, -0.125, 2.0)] == ["0.00", "0.01", "-0.12", "2.00"]

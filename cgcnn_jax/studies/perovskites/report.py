@@ -8,6 +8,7 @@ import pandas as pd
 
 from cgcnn_jax.studies.perovskites.energies import D_B, LARGE_A, SMALL, least_stable
 from cgcnn_jax.studies.perovskites.search import HEAT_ALL, THRESHOLD
+from cgcnn_jax.studies.results import fixed
 
 if TYPE_CHECKING:
     from cgcnn_jax.studies.perovskites.study import Study
@@ -222,7 +223,7 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None or math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"  # no -0.00
+    return "–" if value is None or math.isnan(value) else fixed(value, digits)
 
 
 def _p(value: float) -> str:
