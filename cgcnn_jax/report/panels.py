@@ -140,12 +140,16 @@ def learning(runs: Sequence[FinishedRun], name: str, unit: str) -> Panel:
     if not curves:
         return Panel("Learning curves", (f"The runs have no record of {metric_label(metric, unit)} by epoch.",))
     figure = plots.learning_curves(curves, label=metric_label(metric, unit), best=best)
-    notes = [
-        "Training: mean over the epoch, of the weights as they moved. Validation: of the weights after the epoch. "
-        "The circle marks the epoch whose weights were kept."
-    ]
-    if any(len(curve) > plots.STEPS for curve in curves.values()):
-        notes.append(f"Of longer runs {plots.STEPS} epochs, evenly spread, are drawn.")
+    parts = {part for curve in curves.values() for part in curve}
+    notes = ["Training: mean over the epoch, of the weights as they moved."] * ("train" in parts)
+    if "val" in parts:
+        notes.append(
+            "Validation: of the weights after the epoch, or their average where the run averages them. The circle marks the "
+            "epoch whose weights were kept."
+        )
+    notes = [" ".join(notes)]
+    if any(len(curve) > plots.steps(len(curves)) for curve in curves.values()):
+        notes.append(f"Of longer runs {plots.steps(len(curves)):,} epochs, evenly spread, are drawn.")
     return Panel("Learning curves", tuple(notes), figures={"": figure})
 
 

@@ -40,7 +40,7 @@ INK = "#7a828c"
 POINTS = 5000
 """Crystals that a parity plot shows at most; `residuals.thinned` chooses them."""
 STEPS = 1000
-"""Points that a curve shows at most."""
+"""Points that a curve shows at most; see `steps`."""
 LONGEST = 80
 """Characters of an id or a formula under the pointer; of longer ones the midst is left out."""
 
@@ -81,7 +81,9 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], *, label: str, best: Map
                 continue
             known = curve[curve[part].notna()]
             source = _source(
-                known.iloc[_spread(len(known))].rename(columns={part: "value"}), what=word, run=_short(name)
+                known.iloc[_spread(len(known), steps(len(curves)))].rename(columns={part: "value"}),
+                what=word,
+                run=_short(name),
             )
             one = len(curves) == 1
             drawn.append(
@@ -297,7 +299,7 @@ def rates(curves: Mapping[str, pd.DataFrame], *, x_label: str, y_label: str, dia
         plot.line([0, 1], [0, 1], color=GREY, line_dash="dashed", line_width=1.5)
     drawn = []
     for number, (name, curve) in enumerate(curves.items()):
-        source = _source(curve.iloc[_spread(len(curve))], name=_short(name))
+        source = _source(curve.iloc[_spread(len(curve), steps(len(curves)))], name=_short(name))
         color, dash = PALETTE[number % len(PALETTE)], _DASHES[number // len(PALETTE) % len(_DASHES)]
         if {"low", "high"} <= set(curve):
             whisker = Whisker(base="x", upper="high", lower="low", source=source, line_color=color)
@@ -471,6 +473,11 @@ def _short(text: str, length: int = LONGEST) -> str:
     return text if len(text) <= length else f"{text[: length - 1 - half]}…{text[-half:]}"
 
 
-def _spread(n: int) -> np.ndarray:
-    """Places of at most STEPS among n points, evenly spread, both ends among them."""
-    return np.unique(np.linspace(0, n - 1, min(n, STEPS)).round().astype(int))
+def steps(n_curve: int) -> int:
+    """Points that each curve of a plot shows at most: all of them no more than five of STEPS, for the size of the page."""
+    return min(STEPS, max(5 * STEPS // n_curve, 50))
+
+
+def _spread(n: int, most: int) -> np.ndarray:
+    """Places of at most so many among n points, evenly spread, both ends among them."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))

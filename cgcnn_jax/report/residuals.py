@@ -72,7 +72,8 @@ def extremes(frame: pd.DataFrame, n: int = 10) -> tuple[pd.DataFrame, pd.DataFra
     # With few crystals none is among both.
     n_worst = min(n, -(-len(frame) // 2))
     n_best = min(n, len(frame) - n_worst)
-    return ordered.head(n_worst), ordered.iloc[::-1].head(n_best)
+    best = ordered.iloc[n_worst:].sort_values(by, ascending=by != "certainty", kind="stable")
+    return ordered.head(n_worst), best.head(n_best)
 
 
 def thinned(frame: pd.DataFrame, limit: int, *, keep: int = 200, cells: int = 160) -> pd.DataFrame:

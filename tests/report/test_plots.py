@@ -119,6 +119,12 @@ def test_long_curves_are_thinned_to_their_ends():
     plot = plots.rates({"a": curve}, x_label="x", y_label="y", diagonal=False, legend="top_left")
     x = plot.renderers[0].data_source.data["x"]
     assert len(x) == plots.STEPS and (x[0], x[-1]) == (0, 1)
+    # What many curves send is bounded, too.
+    names = [f"run {number}" for number in range(21)]
+    plot = plots.rates(dict.fromkeys(names, curve), x_label="x", y_label="y", diagonal=False, legend="top_left")
+    sent = [line.data_source.data["x"] for line in plot.renderers]
+    assert len(sent) == 21 and sum(map(len, sent)) <= 5 * plots.STEPS
+    assert all((x[0], x[-1]) == (0, 1) for x in sent)
 
 
 def test_without_bokeh_the_error_names_the_extra(monkeypatch):

@@ -54,6 +54,12 @@ def test_worst_and_best_are_the_ends_and_share_no_crystal():
     assert (worst["id"].tolist(), best["id"].tolist()) == (["c", "e", "a"], ["b", "d"])
 
 
+def test_equal_predictions_stand_in_the_order_of_ids():
+    frame = pd.DataFrame({"id": list("fbdace"), "miss": [0.0] * 6})
+    worst, best = residuals.extremes(frame, 2)
+    assert (worst["id"].tolist(), best["id"].tolist()) == (["a", "b"], ["c", "d"])
+
+
 def test_the_worst_class_is_the_one_thought_least_likely():
     frame = pd.DataFrame({"id": list("abc"), "miss": [1.0, 1.0, 0.0], "certainty": [0.2, 0.01, 0.99]})
     worst, best = residuals.extremes(frame, 1)
