@@ -17,7 +17,7 @@ import numpy as np
 from cgcnn_jax.data import elements
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
+    from pymatgen.core import PeriodicSite, Structure
 
 # No bond is shorter: H2's is 0.74 Å. Closer atoms are a split site or a broken file.
 MIN_DISTANCE = 0.5
@@ -154,13 +154,13 @@ class Crystal:
             raise CrystalError(f"{id}: {problem}")
         species = []
         for number, site in enumerate(structure):
-            occupancy = sum(site.species.values())
-            if len(site.species) != 1 or not abs(occupancy - 1) <= 1e-3:  # NaN is partial, too
+            symbol = only_element(site)
+            if symbol is None:
                 raise CrystalError(
                     f"{id}: site {number} ({site.species_string}) is partially occupied; only ordered crystals have a "
                     "graph. Order it first (pymatgen, as docs/data.md shows) or leave it out"
                 )
-            species.append(next(iter(site.species)).symbol)
+            species.append(symbol)
         return cls.from_arrays(id, structure.lattice.matrix, species, structure.frac_coords, targets, split)
 
     @classmethod
@@ -278,9 +278,23 @@ def as_number(value: Any) -> float:
         return float("nan")
 
 
+def only_element(site: "PeriodicSite") -> str | None:
+    """Symbol of the element at a pymatgen site; None where it is partially occupied or shared."""
+    ((species, occupancy), *others) = site.species.items() or [(None, 0.0)]
+    return None if others or not is_full(occupancy) else species.symbol
+
+
+def is_full(occupancy: float) -> bool:
+    """Whether an occupancy is that of an ordered crystal, 1 but for its rounding to three digits."""
+    return abs(occupancy - 1) <= 1e-3 + 1e-9  # 1 - 0.999 is more than 0.001; NaN is partial, too
+
+
 def printable(text: str) -> str:
-    """The text, with what no UTF-8 file can hold (half characters of JSON, bytes of a file's name) written out."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """The text, with what no UTF-8 file can hold (half characters of JSON, bytes of a file's name) written out.
+
+    A carriage return, which a table cut at line feeds leaves behind and csv does not quote, is written out, too.
+    """
+    return text.encode("utf-8", "backslashreplace").decode().replace("\r", "\\r")
 
 
 def parse_json(text: str, where: str) -> Any:

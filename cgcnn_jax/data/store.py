@@ -29,7 +29,7 @@ from cgcnn_jax.files import write_bytes
 from cgcnn_jax.graph import CrystalGraphs, PadBudget, concatenate, offsets, select, unpad
 
 # Raise when the arrays change their meaning, or other crystals are refused: old stores are then built anew, never misread.
-FORMAT = 6
+FORMAT = 7
 _CHUNK = 256
 # Starting worker processes takes as long as building this many chunks.
 _MIN_CHUNKS = 8

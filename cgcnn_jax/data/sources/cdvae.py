@@ -39,9 +39,7 @@ class CrystalText:
     split: str | None = None
 
     def read(self) -> Crystal:
-        from pymatgen.io.cif import CifParser
-
-        structure = parse(lambda: stated.read(CifParser.from_str(self.cif)), f"{self.id}: its CIF cannot be read")
+        structure = parse(lambda: stated.read(self.cif), f"{self.id}: its CIF cannot be read")
         return Crystal.from_structure(self.id, structure, self.targets, self.split)
 
     def digest(self) -> str:

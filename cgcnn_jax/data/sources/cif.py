@@ -123,6 +123,8 @@ class _Tags:
             else:
                 _require(item.loop is not None and item.loop.length() > 0, "an empty loop or a frame")
                 self._loops.update(dict.fromkeys(item.loop.tags, item.loop))
+        misspelt = [tag for tag in (*self.values, *self._loops) if stated.misspelt(tag)]
+        _require(not misspelt, f"{misspelt} in another case")
         self._document = document  # owns the loops
         self._string = cif.as_string
 

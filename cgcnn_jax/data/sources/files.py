@@ -149,13 +149,11 @@ def _is_document(path: Path) -> bool:
 
 def _read_plain(path: Path, n_line: int) -> "Structure":
     """Of a file without compression."""
-    from pymatgen.io.cif import CifParser
-
     if _is_document(path):
         return _read_document(path)
     # As pymatgen tells them.
     if ".cif" in path.name.lower() or ".mcif" in path.name.lower():
-        return stated.read(CifParser(path))
+        return stated.read(path.read_text(encoding="utf-8-sig", errors="replace"))
     return stated.count(path, stated.read_poscar(lambda: _from_file(path), path, n_line))
 
 

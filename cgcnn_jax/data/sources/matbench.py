@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cgcnn_jax.data import sets, tasks
-from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected, as_number
+from cgcnn_jax.data.crystal import Crystal, CrystalError, Rejected, as_number, is_full
 from cgcnn_jax.data.sources import jsonl
 from cgcnn_jax.data.sources.stream import read_member, stream_items
 
@@ -191,7 +191,7 @@ def crystal_of_dict(id: str, structure: Any, targets: Mapping[str, float], split
         coords = [site["abc"] for site in sites]
         species = []
         for number, site in enumerate(sites):
-            if len(site["species"]) != 1 or not abs(site["species"][0]["occu"] - 1) <= 1e-3:  # NaN is partial, too
+            if len(site["species"]) != 1 or not is_full(site["species"][0]["occu"]):
                 raise CrystalError(f"{id}: site {number} is partially occupied; only ordered crystals have a graph")
             species.append(site["species"][0]["element"])
     except (KeyError, TypeError, IndexError, OverflowError) as error:

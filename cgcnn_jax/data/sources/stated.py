@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgcnn_jax.data import elements
+from cgcnn_jax.data.crystal import only_element
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
     from pymatgen.core.operations import SymmOp
-    from pymatgen.io.cif import CifParser
 
 FORMULA, UNITS = "_chemical_formula_sum", "_cell_formula_units_Z"
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
@@ -35,10 +35,12 @@ OPERATIONS = (  # in the order in which pymatgen looks for them
     "_space_group_symop_operation_xyz",
     "_space_group_symop_operation_xyz_",
 )
-_GROUPS = (
-    *("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt", "_space_group_name_Hall"),
-    *("_symmetry_Int_Tables_number", "_space_group_IT_number"),
-)
+# In whatever case, with hyphens or underscores and one at the end, as pymatgen takes them.
+_GROUPS = {
+    *("_symmetry_space_group_name_h_m", "_space_group_name_h_m_alt", "_space_group_name_h_m_full"),
+    *("_symmetry_space_group_name_hall", "_space_group_name_hall"),
+    *("_symmetry_int_tables_number", "_space_group_it_number"),
+}
 _NO_SYMMETRY = ("", "?", ".", "P1", "1")
 # Space groups with two choices of origin in International Tables A, by name and by number.
 _TWO_ORIGINS = (
@@ -58,21 +60,43 @@ SHORTEST_LONG = 8000
 _LARGEST_GROUP = 192
 _HYDROGENS = "_atom_site_attached_hydrogens"
 _NO_SYMBOLS = "Elements in POSCAR cannot be determined"  # as pymatgen warns
+_HEADER = re.compile(r"^\s*data_(\S*)", re.MULTILINE)
+# CIF knows no case of tags, pymatgen and the fast reader do.
+_SPELT = {
+    tag.lower(): tag
+    for tag in (
+        *(f"_cell_{name}" for name in _CELL),
+        *(*_AXES, _LABEL, _SYMBOL, _OCCUPANCY, _HYDROGENS, *OPERATIONS, FORMULA, UNITS),
+    )
+}
 
 
 class Misread(ValueError):
     """A file that contradicts itself, or of which pymatgen would make another crystal than it says; the message is why."""
 
 
-def read(parser: "CifParser") -> "Structure":
+def read(text: str) -> "Structure":
     """The structure of a CIF.
 
     Raises:
       Misread: If there is none or more than one, or the file contradicts what pymatgen makes of it.
     """
-    blocks = [values for values in parser.as_dict().values() if _AXES[0] in values]
+    from pymatgen.io.cif import CifParser
+
+    parser = CifParser.from_str(text)
+    every = parser.as_dict()
+    for tag in itertools.chain.from_iterable(every.values()):
+        if spelt := misspelt(tag):
+            raise Misread(f"it has the tag {tag}, which is read only as {spelt}; write it so")
+    blocks = [values for values in every.values() if _AXES[0] in values]
     if len(blocks) > 1:
         raise Misread(f"{len(blocks)} data blocks with atoms; a file must hold one structure, so take it apart")
+    # Of those of one name pymatgen keeps the last.
+    names = Counter(_HEADER.findall(text))
+    if twice := next((name for name in every if names[name] > 1), None):
+        raise Misread(
+            f"{names[twice]} data blocks are called {twice!r}; a file must hold one structure, so take it apart"
+        )
     for values in blocks:
         _check_sites(values)
         _check_operations(values)
@@ -80,18 +104,23 @@ def read(parser: "CifParser") -> "Structure":
     for values in blocks:
         _check_all_taken(values, len(parser.symmetry_operations))
     # Disorder and dummies are refused later, and with what to do about them.
-    if blocks and structure.is_ordered and all(_plain(one.symbol) in elements.ELEMENTS for one in structure.elements):
+    symbols = [only_element(site) for site in structure]
+    if blocks and all(symbol is not None and _plain(symbol) in elements.ELEMENTS for symbol in symbols):
         _check_cell(blocks[0], structure)
         if origins := _two_origins(blocks[0], parser.symmetry_operations):
             raise Misread(
                 f"it names the space group {origins}, which has two origins, and lists no operations; list those of its origin "
                 f"({OPERATIONS[0]})"
             )
-        species = Counter(site.specie.symbol for site in structure)
-        is_confirmed = confirms(_text(blocks[0], FORMULA), _text(blocks[0], UNITS), species)
-        doubt = _doubt(blocks[0], parser.symmetry_operations, structure.lattice.metric_tensor)
+        species = Counter(symbol for symbol in symbols if symbol is not None)
+        units = _text(blocks[0], UNITS)
+        is_confirmed = confirms(_text(blocks[0], FORMULA), units, species)
+        doubt = _doubt_of_sites(blocks[0])
         if "implicit_hydrogens" in structure.site_properties:
             doubt = "a site is oxygen with hydrogen, which has no position of its own"
+        # A formula alone is that of a cell which lost its centrings and operations as well.
+        if lost := _doubt_of_operations(blocks[0], parser.symmetry_operations, structure.lattice.metric_tensor):
+            doubt, is_confirmed = lost, is_confirmed and bool(_number(units))
         if doubt and not is_confirmed:
             raise Misread(f"{doubt}; mend it, or state the content of the cell ({FORMULA} and {UNITS})")
     return structure
@@ -236,8 +265,10 @@ def _check_sites(values: Mapping[str, Any]) -> None:
                 raise Misread(f"site {place} has {text!r} as {tag}, which must be a number")
     for place, text in enumerate(_column(values, _OCCUPANCY)):
         number = _number(text)
-        if text != "?" and (number is None or number <= 0):
-            raise Misread(f"site {place} has {text!r} as {_OCCUPANCY}, which must be a number greater than 0")
+        if text != "?" and (number is None or not 0 < number <= 1):
+            raise Misread(
+                f"site {place} has {text!r} as {_OCCUPANCY}, which must be a number greater than 0 and at most 1"
+            )
 
 
 def _check_operations(values: Mapping[str, Any]) -> None:
@@ -287,11 +318,18 @@ def _two_origins(values: Mapping[str, Any], operations: "Sequence[SymmOp]") -> s
 
 
 def _groups(values: Mapping[str, Any]) -> list[str]:
-    return [re.sub(r"[\s_]", "", _text(values, tag)) for tag in _GROUPS]
+    tags = [tag for tag in values if tag.lower().replace("-", "_").rstrip("_") in _GROUPS]
+    return [re.sub(r"[\s_]", "", _text(values, tag)) for tag in tags]
 
 
-def _doubt(values: Mapping[str, Any], operations: "Sequence[SymmOp]", metric: np.ndarray) -> str:
-    """What pymatgen had to guess; empty if nothing."""
+def misspelt(tag: str) -> str | None:
+    """The tag as it is read, if this one is that in another case."""
+    known = _SPELT.get(tag.lower(), tag)
+    return None if known == tag else known
+
+
+def _doubt_of_operations(values: Mapping[str, Any], operations: "Sequence[SymmOp]", metric: np.ndarray) -> str:
+    """What pymatgen had to guess of the symmetry; empty if nothing."""
     named = next((group for group in _groups(values) if group.upper() not in _NO_SYMMETRY), None)
     if named and not any(_column(values, tag) for tag in OPERATIONS):
         if len(operations) == 1:
@@ -301,6 +339,11 @@ def _doubt(values: Mapping[str, Any], operations: "Sequence[SymmOp]", metric: np
         turned = np.array([one.rotation_matrix.T @ metric @ one.rotation_matrix for one in operations])
         if (np.abs(turned - metric) > _MISFIT * np.outer(lengths, lengths)).any():
             return f"it names the space group {named}, whose operations do not fit its cell, and lists none"
+    return ""
+
+
+def _doubt_of_sites(values: Mapping[str, Any]) -> str:
+    """What pymatgen had to guess of the atoms; empty if nothing."""
     for place, text in enumerate(_column(values, _HYDROGENS)):
         if _number(text):
             return f"site {place} has {text} hydrogen atoms attached, which have no positions"

@@ -99,7 +99,12 @@ def test_a_file_that_agrees_with_itself_is_read(tmp_path, before, after):
         ("_cell_angle_alpha 90", "_cell_angle_alpha 179", "_cell_angle_|lattice|thick"),
         ("_cell_length_a 5.64", "_cell_length_a 0", "a.cif: cannot be read"),
         ("0 0 0 1", ". 0 0 1", "site 0 has '.' as _atom_site_fract_x, which must be a number"),
-        ("0 0 0 1", "0 0 0 .", "site 0 has '.' as _atom_site_occupancy, which must be a number greater than 0"),
+        (
+            "0 0 0 1",
+            "0 0 0 .",
+            "site 0 has '.' as _atom_site_occupancy, which must be a number greater than 0 and at most 1",
+        ),
+        ("0 0 0 1", "0 0 0 1.0001", "site 0 has '1.0001' as _atom_site_occupancy, .* at most 1"),
         ("0 0 0 1", "0 0 0 0", "site 0 has '0' as _atom_site_occupancy"),
         ("0 0 0 1", "0 0 0 -1", "site 0 has '-1' as _atom_site_occupancy"),
         ("0 0 0 1", "0 0 0 nan", "site 0 has 'nan' as _atom_site_occupancy"),
@@ -108,6 +113,15 @@ def test_a_file_that_agrees_with_itself_is_read(tmp_path, before, after):
         ("0 0 0 1", "1e300 0 0 1", "a:|a.cif:"),
         ("0 0 0 1", "nan 0 0 1", "a.cif: cannot be read"),
         ("data_NaCl", ROCK_SALT.replace("NaCl", "one") + "data_NaCl", "2 data blocks with atoms"),
+        ("data_NaCl", ROCK_SALT.replace("5.64", "3.4") + "data_NaCl", "2 data blocks are called 'NaCl'"),
+        # Occupancies that are 1 but for rounding are held against the rest as any other.
+        ("Cl1 Cl 0.5 0.5 0.5 1\n", "Cl2 Cl 0.25 0.5 0.5 0.9999\nCl1 Cl 0.5 0.5 0.5 1\n", "its sites make Cl8 Na4"),
+        (
+            "_equiv_pos_as_xyz",
+            "_equiv_pos_as_XYZ",
+            "_symmetry_equiv_pos_as_XYZ, which is read only as _symmetry_equiv_pos_as_xyz",
+        ),
+        ("_atom_site_occupancy", "_atom_site_Occupancy", "read only as _atom_site_occupancy"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(tmp_path, before, after, message):
@@ -183,6 +197,35 @@ def test_a_group_of_two_origins_needs_operations(tmp_path, group):
     for x, content in itertools.product((0, 0.125), ("", "_chemical_formula_sum C8\n_cell_formula_units_Z 1")):
         with pytest.raises(CrystalError, match=r"names the space group (Fd-3m|227), which has two origins.*list those"):
             read(of_group(group, DIAMOND[1], DIAMOND[2].format(x), content), tmp_path)
+
+
+@pytest.mark.parametrize("tag", ["name_h-m", "name_H_M", "name_Hall", "name_H-M_"])
+def test_a_group_is_seen_under_every_tag_that_names_it(tmp_path, tag):
+    with pytest.raises(CrystalError, match=r"names the space group (Fd-3m|-F4vw2vw3)"):
+        read(
+            of_group(
+                DIAMOND[0]
+                .replace("name_H-M", tag)
+                .replace("F d -3 m", "-F 4vw 2vw 3" if "Hall" in tag else "F d -3 m"),
+                *[DIAMOND[1], DIAMOND[2].format(0.125)],
+            ),
+            tmp_path,
+        )
+
+
+def test_a_formula_without_units_does_not_make_up_for_lost_operations(tmp_path):
+    # Copper by a name that pymatgen does not know; one atom of the four would be simple cubic.
+    group, cell, atom = "_symmetry_space_group_name_H-M 'Fm3m'", 3 * [3.6] + 3 * [90], "Cu1 Cu 0 0 0 1"
+    for formula in ("", "_chemical_formula_sum Cu"):
+        with pytest.raises(CrystalError, match="names the space group Fm3m, but no operations of it are known"):
+            read(of_group(group, cell, atom, formula), tmp_path)
+    with pytest.raises(CrystalError, match=r"its sites make Cu1, but .* with 4 units"):
+        read(of_group(group, cell, atom, "_chemical_formula_sum Cu\n_cell_formula_units_Z 4"), tmp_path)
+
+
+def test_a_byte_order_mark_is_no_damage(tmp_path):
+    (tmp_path / "a.cif").write_text(ROCK_SALT, encoding="utf-8-sig")
+    assert len(CrystalFile("a", tmp_path / "a.cif").read().species) == 8
 
 
 def test_the_content_of_the_cell_does_not_tell_the_origin(tmp_path):
