@@ -131,7 +131,7 @@ def check_space(space: Space) -> None:
             if not isinstance(fields, str):
                 raise ValueError(f"{_named(fields)} need a list of tuples; got {values}")
             continue
-        if isinstance(values, str) or not len(values):
+        if not isinstance(values, list | tuple | range | np.ndarray) or not len(values):
             raise ValueError(f"{_named(fields)} needs a list of values, Uniform or Integers; got {values!r}")
         for value in values:
             if not isinstance(fields, str) and (not isinstance(value, tuple | list) or len(value) != len(fields)):
@@ -170,7 +170,10 @@ def _drawn(values: Sequence[Any] | Uniform | Integers, rng: np.random.Generator)
 
 
 def _assigned(fields: str | tuple[str, ...], value: Any) -> Overrides:
-    return {fields: value} if isinstance(fields, str) else dict(zip(fields, value, strict=True))
+    return {
+        field: one.item() if isinstance(one, np.generic) else one  # JSON takes Python's numbers alone
+        for field, one in ([(fields, value)] if isinstance(fields, str) else zip(fields, value, strict=True))
+    }
 
 
 def _merged(parts: Any) -> Overrides:

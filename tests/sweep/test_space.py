@@ -1,9 +1,11 @@
 """Grids, products and random draws, expanded by hand."""
 
 import itertools
+import json
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from cgcnn_jax.config import build_split
@@ -66,6 +68,15 @@ def test_a_network_is_kept_for_some_trials_while_what_its_program_can_vary_is_dr
     assert len({trial["optimizer.l2"] for trial in drawn}) == 12
 
 
+def test_values_of_numpy_are_python_s_in_trials():
+    space = {"model.num_convs": np.arange(2, 4), ("optimizer.l2", "model.conv"): [(np.float32(0.5), "sum")]}
+    for trials in (grid(space), random(2, space)):
+        assert sorted(json.loads(json.dumps(trials)), key=str) == [
+            {"model.num_convs": 2, "optimizer.l2": 0.5, "model.conv": "sum"},
+            {"model.num_convs": 3, "optimizer.l2": 0.5, "model.conv": "sum"},
+        ]
+
+
 def test_no_two_draws_are_alike_and_a_space_can_be_drawn_empty():
     space = {"model.num_convs": [1, 2, 3], "optimizer.l2": [0.0, 1e-4]}
     drawn = random(6, space, per_shape=4)
@@ -80,6 +91,8 @@ def test_no_two_draws_are_alike_and_a_space_can_be_drawn_empty():
         (lambda: grid({"a.b": Uniform(0, 1)}), r"a grid needs a list of values for a\.b; got Uniform"),
         (lambda: grid({"a.b": []}), r"a\.b needs a list of values"),
         (lambda: grid({"a.b": "adam"}), r"a\.b needs a list of values, Uniform or Integers; got 'adam'"),
+        (lambda: grid({"a.b": 3}), r"a\.b needs a list of values, Uniform or Integers; got 3"),
+        (lambda: random(1, {"a.b": {1, 2}}), r"a\.b needs a list of values, Uniform or Integers; got \{1, 2\}"),
         (lambda: grid({"a.b": [1], ("a.b", "c.d"): [(1, 2)]}), r"a\.b stands there twice"),
         (lambda: grid({("a.b", "c.d"): [(1, 2), 3]}), r"a value of a\.b and c\.d must be 2 values; got 3"),
         (lambda: product([{"a.b": 1}], [{"a.b": 2}]), r"a\.b is set twice"),
