@@ -228,6 +228,11 @@ def _validate(config: ConfigDict) -> None:
             "config.optimizer.milestones, epochs after which the learning rate falls, go with optimizer.schedule=milestones, "
             f"and it with some; got {config.optimizer.milestones} with {config.optimizer.schedule}"
         )
+    if config.optimizer.warmup_epochs and config.optimizer.schedule != "cosine":
+        raise ValueError(
+            f"config.optimizer.warmup_epochs goes with optimizer.schedule=cosine; got {config.optimizer.warmup_epochs} with "
+            f"{config.optimizer.schedule}"
+        )
     if config.optimizer.warmup_epochs >= config.train.epochs:
         raise ValueError(
             f"config.optimizer.warmup_epochs must be below train.epochs; got {config.optimizer.warmup_epochs} of "

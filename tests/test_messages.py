@@ -291,6 +291,10 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
         config(optimizer__schedule="milestones"),
         "config.optimizer.milestones, epochs after which the learning rate falls, go with optimizer.schedule=milestones, and it with some; got () with milestones",
     ),
+    "a warm-up of no cosine": (
+        config(optimizer__schedule="constant", optimizer__warmup_epochs=5),
+        "config.optimizer.warmup_epochs goes with optimizer.schedule=cosine; got 5.0 with constant",
+    ),
     "a billion bins": (
         config(bonds__num_bins=10**9),
         "config.bonds.num_bins must be at most 10000; got 1000000000",
