@@ -150,7 +150,7 @@ class Predictor(TablePredictor):
         """From the work directory of a training run.
 
         Raises:
-          FileNotFoundError: If there is no run with a checkpoint.
+          FileNotFoundError: If there is no run with a checkpoint of one epoch or more.
           ValueError: If the checkpoint is damaged, or older than the summary of its run.
         """
         place = Workdir(workdir)
@@ -161,6 +161,10 @@ class Predictor(TablePredictor):
             about = checkpoints.about()
             if about is None:
                 raise FileNotFoundError(f"{workdir}: the run was stopped before its first checkpoint; train on")
+            if not checkpoints.has_best:
+                raise FileNotFoundError(
+                    f"{workdir}: the run was stopped in its first epoch, and its weights are those it began with; train on"
+                )
             if place.is_finished and checkpoints.latest_step() < place.last_step():
                 raise ValueError(
                     f"{workdir}: the last checkpoint of this finished run is gone, and the one of step "

@@ -201,6 +201,7 @@ def run(
                 return RunResult(workdir, True, True, workdir.summary())
             first = checkpoints.latest_step() // settings.steps_per_epoch(len(split["train"]))
             # From here on the folder is this run's: a start that failed before may be corrected.
+            workdir.reopen()
             claim(workdir, config, setup, first, watcher)
             if first:
                 watcher.message(f"going on after {first} of {settings.epochs} epochs")

@@ -109,6 +109,11 @@ class Workdir:
         yield
         (self.path / _JUDGING).unlink(missing_ok=True)
 
+    def reopen(self) -> None:
+        """Leaves that mark where a finished run is trained on, whose summary is then none of the weights that are there."""
+        if self.is_finished:
+            (self.path / _JUDGING).touch()
+
     def summary(self) -> dict[str, Any]:
         """What summary.json holds."""
         return self.read_json("summary.json")

@@ -47,7 +47,8 @@ class Checkpoints:
         # Copied to the host first: training goes on and gives the device buffers to the next state.
         on_host = jax.device_get(state)
         # The weights by themselves too, so that prediction depends on no optimiser.
-        self._save(int(np.max(state.step)), {"state": on_host, "weights": on_host.best}, about)
+        trees = {"state": on_host, "weights": on_host.best}
+        self._save(int(np.max(state.step)), trees, about, has_best=bool(np.max(state.best_epoch) >= 0))
 
     def save_weights(self, weights: Weights, about: Mapping[str, Any]) -> None:
         """Saves weights alone, as step 0: they predict and others may start from them, but no training goes on."""
@@ -57,7 +58,7 @@ class Checkpoints:
         for file in self._folder.rglob("commit_success.txt"):
             file.write_text("whole\n")
 
-    def _save(self, step: int, trees: Mapping[str, Tree], about: Mapping[str, Any]) -> None:
+    def _save(self, step: int, trees: Mapping[str, Tree], about: Mapping[str, Any], *, has_best: bool = True) -> None:
         if step in self._manager.all_steps():
             return
         if not self._is_tidy:
@@ -68,7 +69,7 @@ class Checkpoints:
         plain = json.loads(json.dumps(dict(about)))
         checksums = {"about": _text_checksum(plain)} | {name: _checksum(tree) for name, tree in trees.items()}
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-        content = ocp.args.JsonSave({"about": plain, "checksums": checksums})
+        content = ocp.args.JsonSave({"about": plain, "checksums": checksums, "has_best": has_best})
         self._manager.save(step, args=ocp.args.Composite(**items, about=content))
 
     def latest_step(self) -> int:
@@ -80,6 +81,11 @@ class Checkpoints:
         """Whether the latest checkpoint is of a training that can go on, not of weights alone."""
         checksums = self._read(lambda step: self._about(step)[1])
         return checksums is not None and (not checksums or "state" in checksums)
+
+    @property
+    def has_best(self) -> bool:
+        """Whether the latest weights have an epoch behind them: until then the best ones are those it began with."""
+        return bool(self._read(lambda step: self._item(step, "about", ocp.args.JsonRestore()).get("has_best", True)))
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The latest state, shaped like `like`; None if there is none."""

@@ -90,6 +90,36 @@ def test_without_its_last_checkpoint_a_finished_run_predicts_nothing_and_is_trai
     assert numbers(tmp_path / "run") == numbers(finished)
 
 
+class Stopping(Watcher):
+    """Stops at the first step."""
+
+    def should_stop(self) -> bool:
+        return True
+
+
+def test_a_finished_run_that_is_trained_again_and_stopped_is_not_finished(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    steps = sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+    shutil.rmtree(folder / "checkpoints" / str(steps[-1]))
+    stopped = run(config(), folder, data=load, report=False, watcher=Stopping())
+    assert not stopped.is_finished and (folder / "summary.json").exists()
+    assert not Workdir(folder).is_finished
+    result = again(folder)
+    assert result.is_finished and not result.was_finished
+    assert numbers(folder) == numbers(finished)
+
+
+def test_a_run_stopped_in_its_first_epoch_does_not_predict_with_the_weights_it_began_with(tmp_path):
+    own = config()
+    own.train.batch_size = 2
+    assert not run(own, tmp_path, data=load, report=False, watcher=Stopping()).is_finished
+    assert Workdir(tmp_path).has_checkpoints and not Workdir(tmp_path).records()
+    with pytest.raises(FileNotFoundError, match=r"the run was stopped in its first epoch, .*; train on"):
+        Predictor.restore(tmp_path)
+    assert run(own, tmp_path, data=load, report=False).is_finished
+    assert Predictor.restore(tmp_path)
+
+
 def test_without_config_json_the_checkpoint_tells_which_run_it_is(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run" / "config.json").unlink()
