@@ -83,8 +83,8 @@ def test_formation_energies_are_those_measured_and_those_of_elements_none() -> N
     assert one.contributions.mean() == pytest.approx(values["MgO"], rel=1e-5)
 
 
-def test_four_networks_know_formation_energies_better() -> None:
-    judging = JudgingPredictor.restore(*(FOLDER / f"formation_energy_{number}" for number in range(2, 6)))
+def test_six_networks_know_formation_energies_better() -> None:
+    judging = JudgingPredictor.restore(*(FOLDER / f"formation_energy_{number}" for number in range(2, 8)))
     table = judging.predict([structure for structure, _ in MEASURED.values()]).assign(name=list(MEASURED))
     table = table.set_index("name")
     for name, heat in HEATS.items():
