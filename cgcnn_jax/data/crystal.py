@@ -280,8 +280,9 @@ def as_number(value: Any) -> float:
 
 def only_element(site: "PeriodicSite") -> str | None:
     """Symbol of the element at a pymatgen site; None where it is partially occupied or shared."""
-    ((species, occupancy), *others) = site.species.items() or [(None, 0.0)]
-    return None if others or not is_full(occupancy) else species.symbol
+    if len(site.species) != 1 or not is_full(sum(site.species.values())):
+        return None
+    return next(iter(site.species)).symbol
 
 
 def is_full(occupancy: float) -> bool:
