@@ -209,7 +209,8 @@ def test_what_is_odd_but_read_alike(tmp_path, change):
         ("_cell_angle_gamma   100", "_cell_angle_gamma   -100", "odd cell"),
         ("_cell_angle_gamma   100", "_cell_angle_gamma   179", "odd cell"),
         ("_cell_angle_gamma   100", "_cell_angle_gamma   174.9", "flat"),  # 90 + 95.5 + 174.9 > 360: no such cell
-        ("_cell_length_a", "_Cell_Length_A", "six cell"),
+        ("_cell_length_a", "_Cell_Length_A", "another case"),
+        ("_atom_site_occupancy", "_atom_site_Occupancy", "another case"),
         ("data_TiO2", "data_a\n_x 1\ndata_TiO2", "one data block"),
         ("data_TiO2", "data_a\n_x\n;\ndata_b\n;\n", "one data block"),
         ("data_TiO2", "data_powder_pattern", "own way"),
