@@ -196,7 +196,10 @@ def _operations(tags: _Tags) -> np.ndarray:
 def _check_formula(tags: _Tags, species: np.ndarray) -> None:
     numbers, counts = np.unique(species, return_counts=True)
     found = {elements.symbol(int(number)): int(count) for number, count in zip(numbers, counts, strict=True)}
-    formula, units = (tags.texts([tags.values.get(tag, "?")])[0] for tag in (stated.FORMULA, stated.UNITS))
+    formula, units = (
+        tags.texts([tags.values.get(stated.as_spelt(tag, tags.values), "?")])[0]
+        for tag in (stated.FORMULA, stated.UNITS)
+    )
     try:
         stated.confirms(formula, units, found)
     except stated.Misread as error:

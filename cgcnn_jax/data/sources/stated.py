@@ -66,7 +66,7 @@ _SPELT = {
     tag.lower(): tag
     for tag in (
         *(f"_cell_{name}" for name in _CELL),
-        *(*_AXES, _LABEL, _SYMBOL, _OCCUPANCY, _HYDROGENS, *OPERATIONS, FORMULA, UNITS),
+        *(*_AXES, _LABEL, _SYMBOL, _OCCUPANCY, _HYDROGENS, *OPERATIONS),
     )
 }
 
@@ -113,8 +113,8 @@ def read(text: str) -> "Structure":
                 f"({OPERATIONS[0]})"
             )
         species = Counter(symbol for symbol in symbols if symbol is not None)
-        units = _text(blocks[0], UNITS)
-        is_confirmed = confirms(_text(blocks[0], FORMULA), units, species)
+        formula, units = (_text(blocks[0], as_spelt(tag, blocks[0])) for tag in (FORMULA, UNITS))
+        is_confirmed = confirms(formula, units, species)
         doubt = _doubt_of_sites(blocks[0])
         if "implicit_hydrogens" in structure.site_properties:
             doubt = "a site is oxygen with hydrogen, which has no position of its own"
@@ -320,6 +320,11 @@ def _two_origins(values: Mapping[str, Any], operations: "Sequence[SymmOp]") -> s
 def _groups(values: Mapping[str, Any]) -> list[str]:
     tags = [tag for tag in values if tag.lower().replace("-", "_").rstrip("_") in _GROUPS]
     return [re.sub(r"[\s_]", "", _text(values, tag)) for tag in tags]
+
+
+def as_spelt(tag: str, among: Iterable[str]) -> str:
+    """The tag as it stands there, in whatever case; itself if it does not."""
+    return next((one for one in among if one.lower() == tag.lower()), tag)
 
 
 def misspelt(tag: str) -> str | None:

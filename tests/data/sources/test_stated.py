@@ -86,6 +86,8 @@ def test_a_file_that_agrees_with_itself_is_read(tmp_path, before, after):
         ("Cl1 Cl 0.5 0.5 0.5 1\n", "", r"its sites make Na4, but _chemical_formula_sum is 'Cl Na' with 4 units"),
         ("'Cl Na'\n_cell_formula_units_Z 4", "'Na8 Cl8'", "its sites make Cl4 Na4, but .* is 'Na8 Cl8'"),
         ("_units_Z 4", "_units_Z 8", "its sites make Cl4 Na4"),
+        ("_units_Z 4", "_units_z 8", "its sites make Cl4 Na4"),
+        ("_formula_sum 'Cl Na'", "_formula_Sum 'Cl K'", "its sites make Cl4 Na4"),
         ("'Cl Na'", "'Cl K'", "its sites make Cl4 Na4"),
         ("'Cl Na'", "'Cl H2 Na O'", "its sites make Cl4 Na4"),  # hydrogens that X-rays do not see
         ("x+1/2,y+1/2,z\n", "", "the 3 symmetry operations are no group; some are missing"),
