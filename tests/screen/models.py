@@ -30,7 +30,9 @@ def save_model(
     scaler = TargetScaler("regression", tuple(names), ("eV",) * len(names), ones, ones)
     variables = init_variables(configs.build_model(config, table.shape, len(names)), seed, table)
     optimizer = build_optimizer(configs.build_optimizer_settings(config), lambda step: 0.0)
-    state = init_state(variables, optimizer, len(names), averages=False).replace(step=jnp.asarray(1))
+    state = init_state(variables, optimizer, len(names), averages=False).replace(
+        step=jnp.asarray(1), best_epoch=jnp.asarray(0)
+    )
     with Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(state, describe(config, scaler, table.shape, {"train": list(train)}))
     return folder

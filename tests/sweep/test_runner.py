@@ -235,7 +235,8 @@ def test_trials_of_one_program_train_together():
     l2 = [{"optimizer.l2": value} for value in (0.0, 1e-3, 1e-2)]
     assert groups([*l2, {"train.batch_size": 5}, {"model.dropout": 0.5}], {}, 16) == [[0, 4], [1, 2], [3]]
     # Each has a split of its own.
-    assert groups([{"data.fold": 0}, {"data.fold": 1}, {"split.seed": 1}], {}, 16) == [[0, 1, 2]]
+    folds = [{"split.kind": "k_fold", **changes} for changes in ({"data.fold": 0}, {"data.fold": 1}, {"split.seed": 1})]
+    assert groups(folds, {}, 16) == [[0, 1, 2]]
 
 
 def test_a_wrong_trial_is_named_before_anything_is_trained(tmp_path):
