@@ -51,6 +51,15 @@ class Source:
     has_split: Callable[[Request], bool] = lambda request: False
 
 
+def _read_demo(request: Request) -> Iterator[Entry | Rejected]:
+    if request.path:
+        raise ValueError(
+            f"config.data.path={request.path} names crystals, and config.data.source=demo takes the embedded ones; set "
+            "config.data.source (directory, jsonl, ...; docs/data.md) to that of the crystals, or config.data.path to nothing"
+        )
+    return demo.read_demo()
+
+
 def _read_files(request: Request) -> Iterator[Entry | Rejected]:
     names = (name.strip() for name in request.path.split(","))
     return files.read_files(Path(name).expanduser() for name in names if name)
@@ -69,7 +78,7 @@ def _read_jarvis(request: Request) -> Iterator[Entry | Rejected]:
 
 
 SOURCES: dict[str, Source] = {
-    "demo": Source(lambda request: demo.read_demo()),
+    "demo": Source(_read_demo),
     "jsonl": Source(lambda request: jsonl.read_jsonl(request.place)),
     "directory": Source(
         lambda request: directory.read_directory(request.place, request.columns or request.targets, request.targets)

@@ -7,9 +7,14 @@ import pytest
 
 from cgcnn_jax.data.dataset import load
 from cgcnn_jax.data.featurize import Featurizer
-from cgcnn_jax.data.sources import read_demo
+from cgcnn_jax.data.sources import Request, read, read_demo
 
 ASSET = importlib.resources.files("cgcnn_jax") / "assets" / "demo.jsonl.gz"
+
+
+def test_crystals_that_are_named_are_not_taken_for_the_embedded_ones():
+    with pytest.raises(ValueError, match=r"config\.data\.path=mine names crystals, and config\.data\.source=demo"):
+        read("demo", Request("mine"))
 
 
 @pytest.mark.skipif(not ASSET.is_file(), reason="the demo set has not been made (cgcnn_jax/assets/make_demo.py)")
