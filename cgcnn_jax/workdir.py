@@ -221,17 +221,20 @@ def _processor() -> str:
 
 def _commit() -> str | None:
     """Commit of the checkout the package runs from; None outside one."""
-    here = Path(__file__).parent
+    # An environment may lie in a checkout of something else, which does not hold this file.
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    return _git("describe", "--always", "--dirty", "--abbrev=12") or None
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says in the package's folder; None if it fails."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
-        asked = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return asked.stdout.strip() or None if asked.returncode == 0 else None
+    return asked.stdout.strip() if asked.returncode == 0 else None
 
 
 def _finite(value: Any) -> Any:
