@@ -81,10 +81,11 @@ def main() -> None:
     judged = configs.to_dict(config)["data"]
     if (folder.path / "summary.json").exists() and folder.summary().get("data") != judged:
         print(f"{folder.path} had results of other data, which these replace; --output names another", file=sys.stderr)
-    # What an earlier call wrote would be taken for this one's, were it stopped here.
-    for pattern in ("parity*.png", "confusion.png", "roc.png", "summary.json"):
-        for old in folder.path.glob(pattern):
-            old.unlink(missing_ok=True)
+    # What an earlier call wrote would be taken for this one's, were it stopped here; in a folder without, all is of others.
+    if (folder.path / "summary.json").exists():
+        for pattern in ("parity*.png", "confusion.png", "roc.png", "summary.json"):
+            for old in folder.path.glob(pattern):
+                old.unlink(missing_ok=True)
     folder.write_csv("predictions.csv", *evaluation.prediction_table(scaler, ids, targets, values, columns))
     folder.write_rejected(crystals.rejected)
     summary: dict[str, Any] = {

@@ -116,6 +116,7 @@ def test_evaluate_repeats_the_test_error_and_judges_other_data(
     expected = json.loads((trained / "summary.json").read_text())["metrics"]["test"]["mae"]
     (trained / "evaluation_test").mkdir(exist_ok=True)
     (trained / "evaluation_test" / "roc.png").write_text("of an earlier call")
+    (trained / "evaluation_test" / "summary.json").write_text("{}")
     run("evaluate", f"--workdir={trained}")
     assert [path.name for path in (trained / "evaluation_test").glob("*.png")] == ["parity.png"]
     found = json.loads((trained / "evaluation_test" / "summary.json").read_text())["metrics"]["test"]["mae"]
@@ -129,9 +130,10 @@ def test_evaluate_repeats_the_test_error_and_judges_other_data(
         assert "the network predicts " in wrong and labels in wrong
     # Elsewhere, if asked for, and not over others' without a word.
     (elsewhere / "all").mkdir(parents=True)
-    (elsewhere / "all" / "mine.png").write_text("a picture of the user's")
+    for name in ("mine.png", "parity_mine.png"):
+        (elsewhere / "all" / name).write_text("a picture of the user's")
     done = run("evaluate", *on_all, f"--output={elsewhere}/all")
-    assert {path.name for path in (elsewhere / "all").glob("*.png")} == {"mine.png", "parity.png"}
+    assert {path.name for path in (elsewhere / "all").glob("*.png")} == {"mine.png", "parity_mine.png", "parity.png"}
     before = (trained / "summary.json").read_bytes()
     assert "is the folder of a run" in run("evaluate", *on_all, f"--output={trained}/.", status=1).stderr
     assert (trained / "summary.json").read_bytes() == before and (trained / "parity.png").exists()
