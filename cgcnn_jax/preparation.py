@@ -170,7 +170,7 @@ def check_data(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None
     if old != new:
         what = f"the data changed since this run began: {len(new - old)} crystals are new and {len(old - new)} are gone"
     elif before["data_digest"] != now["data_digest"]:
-        what = "the data changed since this run began: labels or structures differ"
+        what = "the data changed since this run began: labels, structures or their order differ"
     else:
         what = "the split changed since this run began: crystals moved between train, val and test"
     raise ValueError(f"{what}. Choose another --workdir, or restore the data")

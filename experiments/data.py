@@ -59,7 +59,7 @@ def tell_if_other(predictor: Predictor, crystals: Dataset) -> None:
     digest = predictor.about.get("data_digest")
     if digest and digest != crystals.digest(np.asarray(predictor.weights.constants["atom_table"])):
         print(
-            "these are not the data that the run was trained on: crystals, labels or structures differ. Those of its split "
+            "these are not the data that the run was trained on: crystals, labels, structures or their order differ. Those of its split "
             "are found by their ids",
             file=sys.stderr,
         )

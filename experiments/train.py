@@ -67,7 +67,7 @@ def main() -> None:
     rate = result.summary["train_crystals_per_second"]
     say(f"in {result.summary['seconds']['total']:.0f} s" + (f"; {rate:.0f} crystals/s in training\n" if rate else "\n"))
     python, folder = os.path.relpath(sys.executable), shlex.quote(str(workdir.path))
-    files = ["summary.json", "predictions.csv", *(f"{name}.png" for name in result.pictures)]
+    files = ["summary.json", "predictions.csv", *(workdir.picture_path(name).name for name in result.pictures)]
     files += [REPORT] * result.has_report
     say(f"results   {workdir.path}: {', '.join(files)}")
     say(f"predict   {python} -m experiments.predict --workdir={folder} --input=YOUR_CIFS")

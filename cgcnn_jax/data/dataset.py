@@ -160,7 +160,7 @@ def load(
     rejected += built.rejected
     settle(rejected, n_seen, on_error)
     if not len(built):
-        raise DataError(f"no crystal is left of {n_seen}")
+        raise DataError(f"no crystal is left of {n_seen}{_first_few(rejected)}")
     kept = np.fromiter((rows.get(id, -1) for id in built.ids), np.int64, len(built))
     if len(built) + len(built.rejected) != len(rows) or (kept < 0).any():
         raise store.ChangedError
@@ -189,12 +189,17 @@ class _Without:
 def settle(rejected: Sequence[Rejected], n_seen: int, on_error: OnError) -> None:
     """Raises DataError with the count and the first few, unless rejected crystals are to be skipped."""
     if rejected and on_error == "error":
-        shown = "\n".join(f"  {one.reason}" for one in rejected[:5])
-        more = f"\n  and {len(rejected) - 5} more" if len(rejected) > 5 else ""
         raise DataError(
-            f"{len(rejected)} of {n_seen} crystals cannot be used:\n{shown}{more}\n"
+            f"{len(rejected)} of {n_seen} crystals cannot be used{_first_few(rejected)}\n"
             "Mend them, or leave them out with --config.data.on_error=skip (each is then listed in rejected.csv)"
         )
+
+
+def _first_few(rejected: Sequence[Rejected]) -> str:
+    """The reasons of the first five, a line each; empty if there are none."""
+    lines = [f"  {one.reason}" for one in rejected[:5]]
+    lines += [f"  and {len(rejected) - 5} more"] * (len(rejected) > 5)
+    return ":\n" + "\n".join(lines) if lines else ""
 
 
 def _problem(entry: Entry, kept: Container[str], targets: Sequence[str], log10: bool) -> str | None:

@@ -92,7 +92,7 @@ def test_changed_data_under_a_run_are_refused(
     done = run("train", *directory_flags(folder), f"--workdir={trained}", *TINY, status=1)
     assert "the data changed since this run began" in done.stderr
     assert (
-        "0 crystals are new and 1 are gone" if change == "a crystal less" else "labels or structures"
+        "0 crystals are new and 1 are gone" if change == "a crystal less" else "labels, structures or their order"
     ) in done.stderr
     assert (trained / "split.json").read_bytes() == before
 
