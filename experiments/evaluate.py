@@ -79,10 +79,12 @@ def main() -> None:
     measured = evaluation.measure(scaler, targets, values)
     bounds = evaluation.measure_intervals(scaler, targets, values)
     judged = configs.to_dict(config)["data"]
-    if (folder.path / "summary.json").exists() and folder.summary().get("data") != judged:
-        print(f"{folder.path} had results of other data, which these replace; --output names another", file=sys.stderr)
     # What an earlier call wrote would be taken for this one's, were it stopped here; in a folder without, all is of others.
     if (folder.path / "summary.json").exists():
+        if others := _others(folder.summary(), judged):
+            print(
+                f"{folder.path} had results of {others}, which these replace; --output names another", file=sys.stderr
+            )
         for pattern in ("parity*.png", "confusion.png", "roc.png", "summary.json"):
             for old in folder.path.glob(pattern):
                 old.unlink(missing_ok=True)
@@ -92,7 +94,7 @@ def main() -> None:
         "metrics": {SPLIT.value: measured},
         "intervals_95": {SPLIT.value: bounds},
         "crystals": {"judged": len(index), "left_out": len(crystals.rejected)},
-        **({"networks": WORKDIR.value} if len(networks) > 1 else {}),
+        "networks": WORKDIR.value,
         "data": judged,
         **environment(),
     }
@@ -122,6 +124,16 @@ def _folder() -> "Workdir":
         )
     folder.path.mkdir(parents="/" in name, exist_ok=True)
     return folder
+
+
+def _others(before: dict[str, Any], data: dict[str, Any]) -> str:
+    """Of what else than this call an earlier one's results are, empty if of the same."""
+    differs = {
+        "networks": before.get("networks", WORKDIR.value) != WORKDIR.value,
+        "crystals": list(before.get("metrics", {})) != [SPLIT.value],
+        "data": before.get("data") != data,
+    }
+    return " and ".join(f"other {name}" for name, is_so in differs.items() if is_so)
 
 
 def _split(networks: "Sequence[Predictor]", name: str) -> list[str]:

@@ -179,6 +179,9 @@ def test_several_runs_are_judged_together(
         assert float(row["std"]) == pytest.approx(
             abs(float(a["prediction"]) - float(b["prediction"])) / 2**0.5, rel=1e-3
         )
+    # Of one of them, and of crystals with which it was chosen, over these.
+    done = run("evaluate", f"--workdir={trained}", "--split=val", f"--output={folder}")
+    assert f"{folder} had results of other networks and other crystals, which these replace" in done.stderr
 
 
 def test_networks_with_and_without_angles_are_judged_together(
