@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -236,16 +237,23 @@ def with_own_unit(config: ConfigDict) -> ConfigDict:
 
 
 def output_file(path: str | Path, kind: str) -> Path:
-    """The file that --output names, in a folder that is there.
+    """The file that --output names, in a folder that is there and takes it: asked before the work, not after.
 
     Raises:
       ValueError: If there is no such folder, or it is itself one; `kind` says what file it should be.
+      OSError: If nothing can be written there.
     """
     output = Path(path).expanduser()
     if not output.absolute().parent.is_dir():
         raise ValueError(f"--output={output}: there is no folder {output.absolute().parent}")
     if output.is_dir():
         raise ValueError(f"--output={output} is a folder; name {kind} file in it")
+    if output.is_file() or not output.exists():
+        try:
+            with tempfile.TemporaryFile(dir=output.resolve().parent):
+                pass
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(output)) from error
     return output
 
 

@@ -6,6 +6,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -217,6 +218,12 @@ def test_a_signal_stops_what_is_trained_next_too(watcher: type[Watcher], capsys:
 )
 def test_what_would_be_ignored_is_refused(run: Run, name: str, arguments: tuple[str, ...], message: str) -> None:
     assert message in run(name, *arguments, status=1).stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc, in which not even root makes files")
+def test_an_output_that_cannot_be_written_is_told_before_the_work() -> None:
+    with pytest.raises(OSError, match=r"/proc/predictions\.csv"):
+        cli.output_file("/proc/predictions.csv", "a CSV")
 
 
 @pytest.mark.parametrize(
