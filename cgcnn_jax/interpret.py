@@ -297,8 +297,9 @@ def read_cif(text: str) -> "Structure":
 
 
 def _cif_name(name: str) -> str:
-    """What may stand in the name of a CIF column."""
-    return "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name).strip("_")
+    """What may stand in the name of a CIF column, which is ASCII: other letters are given by their numbers."""
+    letters = (letter if letter.isascii() else f"u{ord(letter):04x}" for letter in name)
+    return "".join(letter if letter.isalnum() else "_" for letter in letters).strip("_")
 
 
 def _read(entries: list[Entry | Rejected], built: store.GraphStore) -> list[Crystal]:

@@ -194,6 +194,17 @@ def test_awkward_names_of_properties_survive_the_cif(predictor, tetragonal) -> N
     assert sorted(back.site_properties["energy__eV_atom"]) == [-1.25, 0, 0.5, 2, 3]
 
 
+def test_properties_in_other_letters_keep_a_column_each_in_the_cif(predictor, tetragonal) -> None:
+    structure = tetragonal.to_structure()
+    structure.add_site_property("\N{GREEK SMALL LETTER EPSILON}", [1, 2, 3, 4, 5])
+    structure.add_site_property("\N{GREEK SMALL LETTER MU}", [6, 7, 8, 9, 10])
+    back = interpret.read_cif(interpret.cif_text(structure))
+    assert {name: sorted(values) for name, values in back.site_properties.items()} == {
+        "u03b5": [1, 2, 3, 4, 5],
+        "u03bc": [6, 7, 8, 9, 10],
+    }
+
+
 def test_the_plane_holds_the_directions_of_largest_variance() -> None:
     # Points on a cross: 3 units along (1, 1, 0) / sqrt 2, 1 unit along z, nothing else; variances 9 to 1.
     long, short = np.array([1, 1, 0]) * 3 / np.sqrt(2), np.array([0, 0, 1.0])
