@@ -150,7 +150,10 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
         table("a,1,2\n"),
         "{folder}/id_prop.csv: 2 value columns without a header, but data.target names 1: ['gap']; name every column in data.columns, or give the table a first row of names",
     ),
-    "id_prop.csv with a path": (table("../a,1\n"), "../a: stands in id_prop.csv but there is no ../a.cif in {folder}"),
+    "id_prop.csv with a path": (
+        table("../a,1\n"),
+        "../a: stands in id_prop.csv but there is no ../a.cif in {folder}; an id is the name of a file of this folder itself, without .cif",
+    ),
     "a row without an id": (table("id,x\n,2\n"), "row 2 of id_prop.csv has no id in its first cell: ',2'"),
     "a file that is not listed": (table("b,1\n"), "b: stands in id_prop.csv but there is no b.cif in {folder}"),
     "a folder that is not there": (
@@ -335,6 +338,10 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a workdir that is a file": (
         _text("run", "", lambda folder: Workdir(folder / "run").check({})),
         "--workdir={folder}/run is a file; name a folder",
+    ),
+    "a workdir that holds the crystals": (
+        lambda folder: Workdir(folder).check({"data": {"path": f"{folder}/"}}),
+        "--workdir={folder} is the folder of the crystals (config.data.path), which a run would fill with files of its own; name another",
     ),
     "a workdir without a run": (
         lambda folder: Predictor.restore(folder),

@@ -1,6 +1,8 @@
 """The layout of the published code: a folder with id_prop.csv and a file ID.cif for every row."""
 
 import csv
+import itertools
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -61,10 +63,11 @@ def read_directory(
             continue
         file = _file_of(path, row[0])
         if file is None:
-            hint = "; an id is the name of a file without .cif" if row[0].endswith(_ENDINGS) else ""
+            rule = "; an id is the name of a file of this folder itself, without .cif"
+            hint = rule if row[0].endswith(_ENDINGS) or "/" in row[0] else ""
             yield Rejected(row[0], f"{row[0]}: stands in {TABLE} but there is no {row[0]}.cif in {path}{hint}")
             continue
-        unused.pop(row[0], None)
+        unused.pop(file.stem, None)
         cells = dict(zip(names, row[1:], strict=True))
         checked = (cell for name, cell in cells.items() if wanted is None or name in wanted)
         text = next((cell for cell in checked if cell.lower() not in UNKNOWN and np.isnan(as_number(cell))), None)
@@ -80,8 +83,10 @@ def read_directory(
 
 def _file_of(folder: Path, id: str) -> Path | None:
     """ID.cif in the folder; None if there is none, or the id names a path, which could reach outside of the folder."""
-    for ending in _ENDINGS:
-        file = folder / f"{id}{ending}"
+    # Names of files that come from a Mac hold accents as letters of their own, tables written by hand do not.
+    names = dict.fromkeys([id, *(unicodedata.normalize(form, id) for form in ("NFC", "NFD"))])
+    for name, ending in itertools.product(names, _ENDINGS):
+        file = folder / f"{name}{ending}"
         try:
             if file.parent == folder and file.is_file():
                 return file

@@ -1,6 +1,7 @@
 """id_prop.csv as people write it."""
 
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -95,7 +96,9 @@ def test_endings_may_be_capitals_and_are_no_part_of_an_id(tmp_path):
     (tmp_path / "d.CIF").write_text("")
     make(tmp_path, "a.cif,1\nc,2\n")
     bad, good, *unused = read_directory(tmp_path, ["gap"])
-    assert bad.reason.endswith(f"there is no a.cif.cif in {tmp_path}; an id is the name of a file without .cif")
+    assert bad.reason.endswith(
+        f"there is no a.cif.cif in {tmp_path}; an id is the name of a file of this folder itself, without .cif"
+    )
     assert good == CrystalFile("c", tmp_path / "c.CIF", {"gap": 2})
     assert [one.id for one in unused] == ["a", "b", "d"]
 
@@ -129,6 +132,21 @@ def test_a_row_may_not_leave_its_folder(tmp_path, id):
     assert isinstance(bad, Rejected)
     # Of a long reason the beginning is kept.
     assert bad.reason.startswith(f"{id}: stands in id_prop.csv but there is no {id}.cif"[:200])
+
+
+def test_a_row_that_names_a_path_is_told_what_an_id_is(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (bad,) = read_directory(make(tmp_path, "sub/x,1\n", files=("sub/x",)), ["gap"])
+    assert isinstance(bad, Rejected)
+    assert bad.reason.endswith("; an id is the name of a file of this folder itself, without .cif")
+
+
+@pytest.mark.parametrize(("of_row", "of_file"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_match_however_they_are_written(tmp_path, of_row, of_file):
+    row, file = (unicodedata.normalize(form, "Sm\N{LATIN SMALL LETTER A WITH DIAERESIS}") for form in (of_row, of_file))
+    assert row != file
+    (found,) = read_directory(make(tmp_path, f"{row},1\n", files=(file,)), ["gap"])
+    assert found == CrystalFile(row, tmp_path / f"{file}.cif", {"gap": 1})
 
 
 def test_an_absolute_path_is_no_id(tmp_path):
