@@ -287,9 +287,14 @@ class Predictor(TablePredictor):
         properties of the same names, if these have them all, or else by their order.
 
         Raises:
-          Misfit: If the network has parameters of other names or shapes, naming the first, or another element table. One
-            that ends at an earlier element, as the released atom_init.json, is no other.
+          Misfit: If the network has parameters of other names or shapes, naming the first, another task, or another element
+            table. One that ends at an earlier element, as the released atom_init.json, is no other.
         """
+        if self.scaler.task != scaler.task:
+            raise Misfit(
+                f"the weights of config.init_from predict {self.scaler.described}, and the labels are {scaler.described}: the "
+                "network of a regression starts none of classes, nor the other way round (config.model.task)"
+            )
         mine, old = self.weights.variables(), self.scaler.as_in(scaler)
         if old.names != self.scaler.names:
             kept = np.array(self.scaler.places(old.names))

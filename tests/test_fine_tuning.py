@@ -1,6 +1,7 @@
 """Training on from old weights: the network starts where the old one ended, whatever scales the new labels."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -30,6 +31,19 @@ def test_a_table_may_end_at_an_earlier_element() -> None:
         other[11, 0] += 1
         with pytest.raises(Misfit, match=r"atom_table"):
             start.variables_for(model, other, start.scaler)
+
+
+def test_classes_and_values_are_not_taken_for_each_other() -> None:
+    # Two classes are as many outputs as two properties, so that the shapes alone would fit.
+    classes = TargetScaler("classification", ("is_metal",), ("",), (), (), num_classes=2)
+    values = TargetScaler("regression", ("gap", "energy"), ("eV", "eV/atom"), (0.0, 0.0), (1.0, 1.0))
+    table = atom_features("released")
+    for old, new in ((classes, values), (values, classes)):
+        start = make_predictor(pool="mean", scaler=old)
+        with pytest.raises(
+            Misfit, match=f"predict {re.escape(old.described)}, and the labels are {re.escape(new.described)}"
+        ):
+            start.variables_for(start.model, table, new)
 
 
 @pytest.mark.parametrize("pool", ["mean", "site"])
