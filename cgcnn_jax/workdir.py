@@ -51,11 +51,17 @@ class Workdir:
 
         Raises:
           ValueError: If a run of another configuration has checkpoints here, naming the fields that differ. Fields that
-            change no result (`config.WITHOUT_EFFECT`) may differ.
+            change no result (`config.WITHOUT_EFFECT`) may differ. If the crystals lie here.
         """
         file = self.path / "config.json"
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"--workdir={self.path} is a file; name a folder")
+        crystals = config.get("data", {}).get("path")
+        if crystals and Path(crystals).expanduser().resolve() == self.path.resolve():
+            raise ValueError(
+                f"--workdir={self.path} is the folder of the crystals (config.data.path), which a run would fill with files "
+                "of its own; name another"
+            )
         if not (file.exists() and self.has_checkpoints):
             return
         self.check_stored(self.read_json("config.json"), config)
