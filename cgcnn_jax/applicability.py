@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shlex
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -303,7 +304,7 @@ class Applicability:
         path = Workdir(workdir).path / FILE
         if not path.exists():
             raise FileNotFoundError(
-                f"{path}: not there yet; `python -m experiments.interpret --workdir={workdir}` makes it from the "
+                f"{path}: not there yet; `python -m experiments.interpret --workdir={shlex.quote(str(workdir))}` makes it from the "
                 "training data"
             )
         try:
@@ -319,7 +320,7 @@ class Applicability:
         except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(
                 f"{path}: damaged, or of an earlier version ({type(error).__name__}: {error}); `python -m experiments.interpret "
-                f"--workdir={workdir}` makes it anew from the training data"
+                f"--workdir={shlex.quote(str(workdir))}` makes it anew from the training data"
             ) from error
 
     @cached_property

@@ -4,6 +4,7 @@ The card needs the extra `report`; `Predictor.save` writes the network alone.
 """
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -48,7 +49,7 @@ def export(workdir: str | Path, folder: str | Path) -> str:
     except (FileNotFoundError, ValueError):
         told = (
             "Nothing in it warns of crystals unlike those it was trained on: `python -m experiments.interpret "
-            f"--workdir={workdir}` notes what they are, and an export after that holds it."
+            f"--workdir={shlex.quote(str(workdir))}` notes what they are, and an export after that holds it."
         )
     else:
         some = known.for_others()

@@ -49,8 +49,8 @@ def check_target(scaler: TargetScaler, names: Sequence[str], units: Sequence[str
         is_known = unit and wanted and "log10" not in (unit, wanted)
         if (is_known and unit != wanted) or unit.startswith("log10") != wanted.startswith("log10"):
             raise ValueError(
-                f"the network predicts {own} in {wanted}, and the labels are {name} in {unit}; judge it by labels in its "
-                "unit (config.data.target, config.data.unit; config.data.log10=True takes the logarithm of labels that are none)"
+                f"the network predicts {own} in {wanted or 'no unit'}, and the labels are {name} in {unit or 'no unit'}; "
+                "judge it by labels in its unit (config.data.target, config.data.unit; config.data.log10=True takes the logarithm of labels that are none)"
             )
 
 
