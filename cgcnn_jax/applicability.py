@@ -5,6 +5,7 @@ import io
 import shlex
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ MARGIN = 0.2
 EMPTIER = 1.0
 """Å by which an empty layer must be thicker than those in training: layered crystals differ by tenths, slabs by more."""
 _REACH = 0.75  # times the threshold
+_ALIKE = 0.01  # times the threshold
 _MOST_KEPT = 1 << 20  # numbers of the vectors that go with an exported network before they are thinned: 2 MB as f16
 _BULK = 0.99  # share of training crystals that are taken for bulk: large sets hold a slab or a broken structure
 
@@ -217,6 +219,22 @@ class Applicability:
         if is_finite.any():
             distances[is_finite], places[is_finite] = _nearest(self._searched, self.vectors, vectors[is_finite], k)
         return distances, places
+
+    def alike(self, formulas: Sequence[str], vectors: np.ndarray) -> np.ndarray:
+        """Which crystals look like one that trained, whatever their ids: bool[n].
+
+        That has the reduced formula, and a vector nearer than a hundredth of the threshold; f16 moves vectors by a
+        thousandth. Of a `thinned` set those that were kept alone are known.
+
+        Args:
+          formulas: Of the crystals.
+          vectors: Their pooled vectors, [n, d].
+        """
+        distances, places = self.nearest(vectors)
+        is_same = np.array(
+            [self.formulas[place] == own for place, own in zip(places[:, 0], formulas, strict=True)], bool
+        )
+        return is_same & (distances[:, 0] < _ALIKE * self.threshold)
 
     def judge(self, graphs: CrystalGraphs, vacuum: np.ndarray, vectors: np.ndarray, k: int = 1) -> Judgement:
         """The k nearest training crystals, and the reasons for which a crystal lies outside.

@@ -4,11 +4,14 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cgcnn_jax.applicability import FILE, Applicability, training_ids
+from cgcnn_jax.data import store
 from cgcnn_jax.data.portion import Portion
 from cgcnn_jax.ensemble import Ensemble, networks_of, restore
+from cgcnn_jax.graph import CrystalGraphs
 from cgcnn_jax.predict import Predictor, TablePredictor, portion_table
 
 _OTHER = f"{FILE} is of other weights than those that predict; make it anew"
@@ -60,6 +63,24 @@ class JudgingPredictor(TablePredictor):
         outside = ["" if row is None else reasons[row] for row in portion.rows()]
         table.insert(len(table.columns) - 1, "outside", outside)
         return table
+
+
+def alike(predictor: Predictor | Ensemble, workdirs: Sequence[str | Path], graphs: CrystalGraphs) -> np.ndarray:
+    """Which crystals look like one that trained the network, or one of several, whatever their ids: bool[n].
+
+    None does where no folder says what was trained on.
+
+    Args:
+      predictor: Restored from `workdirs`.
+      workdirs: The folder of each network.
+      graphs: Of the crystals, made by the predictor's featurizer.
+    """
+    try:
+        known = first_known(predictor, workdirs)
+    except (FileNotFoundError, ValueError):
+        return np.zeros(len(graphs.n_node), bool)
+    seeing = JudgingPredictor(predictor, known)._seeing
+    return known.alike(store.formulas(graphs), seeing.embed_graphs(graphs)[1])
 
 
 def first_known(predictor: Predictor | Ensemble, workdirs: Sequence[str | Path]) -> Applicability:

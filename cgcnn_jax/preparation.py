@@ -1,6 +1,6 @@
 """What a run trains: crystals, their split, the scaling of their labels and the network, and what to know of them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,9 +13,13 @@ from cgcnn_jax.data import duplicates
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.duplicates import Twins
 from cgcnn_jax.data.splits import NAMES, Split
+from cgcnn_jax.judging import alike
 from cgcnn_jax.nn.model import CGCNN, Variables, init_variables
 from cgcnn_jax.predict import Predictor, describe
 from cgcnn_jax.scaling import TargetScaler
+
+SEEN = "seen_by_init_from"
+"""Crystals of val and test that trained the network a run starts from; of test, those that chose its weights, too."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Setup:
       scaler: Fitted on train.
       model: The network.
       variables: Its initial variables.
-      about: What the run's checkpoints say of themselves.
+      about: What the run's checkpoints say of themselves; with SEEN if weights of init_from start it.
     """
 
     crystals: Dataset
@@ -36,7 +40,7 @@ class Setup:
     scaler: TargetScaler
     model: CGCNN
     variables: Variables
-    about: Mapping[str, Any]
+    about: dict[str, Any]
 
     @cached_property
     def twins(self) -> Twins:
@@ -66,23 +70,24 @@ def prepare(
     ids = {name: [crystals.ids[i] for i in split[name]] for name in NAMES}
     scaler = configs.build_scaler(config, crystals.targets, split["train"])
     model = configs.build_model(config, atom_table.shape, scaler.n_output)
+    about = describe(config, scaler, atom_table.shape, ids, digest or crystals.digest(atom_table))
     if has_weights or not config.init_from:
         variables = init_variables(model, config.train.seed, atom_table)
     else:
-        variables = _variables_of_init_from(config, model, atom_table, scaler, ids, tell)
-    about = describe(config, scaler, atom_table.shape, ids, digest or crystals.digest(atom_table))
+        start = Predictor.restore(config.init_from)
+        variables = _variables_of_init_from(start, config, model, atom_table, scaler, tell)
+        about[SEEN] = _seen(start, config, crystals, split, tell)
     return Setup(crystals, split, scaler, model, variables, about)
 
 
 def _variables_of_init_from(
+    start: Predictor,
     config: ConfigDict,
     model: CGCNN,
     atom_table: np.ndarray,
     scaler: TargetScaler,
-    ids: Mapping[str, Sequence[str]],
     tell: Callable[[str], None],
 ) -> Variables:
-    start = Predictor.restore(config.init_from)
     # Of the quotient predictions do not depend.
     old, new = (
         {"graph": {key: value for key, value in one["graph"].items() if not key.startswith("quotient")}}
@@ -100,16 +105,29 @@ def _variables_of_init_from(
             "the weights of init_from were trained on other graphs, so their first predictions may be far off:\n"
             + "\n".join(f"  {field}" for field in other)
         )
-    trained, chosen = (set((start.about["split"] or {}).get(part, ())) for part in ("train", "val"))
-    # What chose the old weights may choose the new ones, but is no test of them.
-    seen = {"test": len((trained | chosen).intersection(ids["test"])), "val": len(trained.intersection(ids["val"]))}
-    if any(seen.values()):
-        counts = " and ".join(f"{n} of {len(ids[name])} {name}" for name, n in seen.items() if n)
-        tell(
-            f"{counts} crystals have ids that the model of init_from was trained on or chosen by: the error on them is of "
-            "memory. Keep its split (config.split), or judge by crystals that it has not seen"
-        )
     return variables
+
+
+def _seen(
+    start: Predictor, config: ConfigDict, crystals: Dataset, split: Split, tell: Callable[[str], None]
+) -> dict[str, int]:
+    """Counts, and tells, the crystals of val and test that the network to start from has seen."""
+    trained, chosen = (set((start.about["split"] or {}).get(part, ())) for part in ("train", "val"))
+    seen = {}
+    # What chose the old weights may choose the new ones, but is no test of them.
+    for name, ids in (("test", trained | chosen), ("val", trained)):
+        is_seen = np.array([crystals.ids[place] in ids for place in split[name]], bool)
+        # Others are looked at only where the network sees graphs as this run makes them.
+        if start.featurizer == configs.build_featurizer(config, np.asarray(start.weights.constants["atom_table"])):
+            is_seen |= alike(start, [config.init_from], crystals.store.take(split[name]))
+        seen[name] = int(is_seen.sum())
+    if any(seen.values()):
+        counts = " and ".join(f"{n} of {len(split[name])} {name}" for name, n in seen.items() if n)
+        tell(
+            f"{counts} crystals are some that the model of init_from was trained on or chosen by, by their ids or by their "
+            "looks: the error on them is of memory. Keep its split (config.split), or judge by crystals that it has not seen"
+        )
+    return seen
 
 
 def facts(config: ConfigDict, crystals: Dataset, split: Split, twins: Twins) -> Iterator[str]:

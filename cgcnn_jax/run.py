@@ -26,7 +26,7 @@ from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.splits import NAMES, Split, are_folds
 from cgcnn_jax.nn.model import count_parameters
 from cgcnn_jax.predict import Predictor
-from cgcnn_jax.preparation import Setup, check_data, facts, prepare
+from cgcnn_jax.preparation import SEEN, Setup, check_data, facts, prepare
 from cgcnn_jax.scaling import TargetScaler
 from cgcnn_jax.train.checkpoint import Checkpoints, has_whole
 from cgcnn_jax.train.loop import Fit, fit
@@ -194,6 +194,8 @@ def run(
                         f"another --workdir, and --config.init_from={workdir.path} to start from its weights"
                     )
                 workdir.check_stored(before["config"], plain)  # config.json may be gone
+                if SEEN in before:
+                    about[SEEN] = before[SEEN]
             del before
             # With the last checkpoint lost, the one before would predict otherwise than the summary says.
             if has_begun and workdir.is_finished and checkpoints.latest_step() >= workdir.last_step():
@@ -284,6 +286,7 @@ def judge(
                 "crystals": _counts(crystals, split),
                 "split_is_fold": are_folds(crystals.source_split),
                 "twins_in_train": {name: setup.twins.n_of(name) for name in NAMES[1:]},
+                **({SEEN: setup.about[SEEN]} if SEEN in setup.about else {}),
                 # Of this session; epochs before a stop are in the sum of all, where one that was stopped counts from
                 # where it went on.
                 "seconds": seconds,

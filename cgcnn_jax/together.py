@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from cgcnn_jax import config as configs
 from cgcnn_jax.data.dataset import Dataset
-from cgcnn_jax.preparation import Setup, check_data, facts, prepare
+from cgcnn_jax.preparation import SEEN, Setup, check_data, facts, prepare
 from cgcnn_jax.run import RunResult, Watcher, claim, judge
 from cgcnn_jax.train.checkpoint import Checkpoints, has_whole
 from cgcnn_jax.train.feed import fits_device
@@ -130,10 +130,16 @@ def train_together(
         **{key: setups[0].about[key] for key in ("data_digest", "split")},
         "splits": digests,
         "configs": [configs.to_dict(run.config) for run in runs],
+        SEEN: [setup.about.get(SEEN) for setup in setups],
     }
     with Checkpoints(checkpoints) as kept:
         before = kept.about()
         _check_before(before, about, runs)
+        if before is not None:
+            about[SEEN] = before.get(SEEN, [None] * len(runs))
+        for setup, seen in zip(setups, about[SEEN], strict=True):
+            if seen is not None:
+                setup.about[SEEN] = seen
         lost = (before or {}).get("diverged") or [None] * len(runs)
         first = kept.latest_step() // max(settings.steps_per_epoch(len(setup.split["train"])) for setup in setups)
         for run, setup, has_diverged in zip(runs, setups, lost, strict=True):

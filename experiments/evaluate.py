@@ -4,7 +4,7 @@ python -m experiments.evaluate --workdir=DIR [--workdir=...] [--split=test]
 python -m experiments.evaluate --workdir=DIR --split=all --config.data.source=jsonl --config.data.path=PATH [...]
 
 test, val and train are the crystals of the run's split, by id, wherever the data now lie; all is every crystal of the
-data, those that the run was trained on included and counted. Several --workdir, of runs that differ in their seeds, are
+data, those that the run was trained on included and counted, also under other ids where the folder has applicability.npz. Several --workdir, of runs that differ in their seeds, are
 judged together: the mean of what they predict, of the properties that all of them learned. The results lie in
 DIR/evaluation_SPLIT, or beside the several; --output=NAME calls the folder evaluation_NAME, and --output=./FOLDER puts
 it where you say.
@@ -22,6 +22,7 @@ from experiments import cli
 
 if TYPE_CHECKING:
     from cgcnn_jax.data.dataset import Dataset
+    from cgcnn_jax.ensemble import Ensemble
     from cgcnn_jax.predict import Predictor
     from cgcnn_jax.workdir import Workdir
 
@@ -57,11 +58,10 @@ def main() -> None:
     wanted = _split(networks, SPLIT.value) if SPLIT.value != "all" else []
     folder = _folder()
     crystals = data.load(config, np.asarray(first.weights.constants["atom_table"]))
+    seen: dict[str, int] = {}
     if SPLIT.value == "all":
         index = np.arange(len(crystals))
-        used = {id for one in networks for part in ("train", "val") for id in one.about["split"][part]}
-        if seen := len(used.intersection(crystals.ids)):
-            print(f"{seen} of the {len(crystals)} crystals have ids that the run was trained on or chosen by")
+        seen = _seen(predictor, crystals)
     else:
         index = _members(crystals, wanted, SPLIT.value)
         data.tell_if_other(first, crystals)
@@ -93,7 +93,7 @@ def main() -> None:
     summary: dict[str, Any] = {
         "metrics": {SPLIT.value: measured},
         "intervals_95": {SPLIT.value: bounds},
-        "crystals": {"judged": len(index), "left_out": len(crystals.rejected)},
+        "crystals": {"judged": len(index), "left_out": len(crystals.rejected), **seen},
         "networks": WORKDIR.value,
         "data": judged,
         **environment(),
@@ -155,6 +155,24 @@ def _split(networks: "Sequence[Predictor]", name: str) -> list[str]:
             "--config.data.source=... --config.data.path=..."
         )
     return splits[0]
+
+
+def _seen(predictor: "Predictor | Ensemble", crystals: "Dataset") -> dict[str, int]:
+    """How many of the crystals trained or chose the networks, by their ids, and how many more look so; both are told."""
+    import numpy as np
+
+    from cgcnn_jax.ensemble import networks_of
+    from cgcnn_jax.judging import alike
+
+    used = {id for one in networks_of(predictor) for part in ("train", "val") for id in one.about["split"][part]}
+    is_used = np.array([id in used for id in crystals.ids], bool)
+    seen = int(is_used.sum())
+    look = int((alike(predictor, WORKDIR.value, crystals.graphs) & ~is_used).sum())
+    if seen:
+        print(f"{seen} of the {len(crystals)} crystals have ids that the run was trained on or chosen by")
+    if look:
+        print(f"{look} of the {len(crystals)} crystals look like some that the run was trained on, under other ids")
+    return {"of_the_run": seen, "like_those_of_the_run": look}
 
 
 def _members(crystals: "Dataset", wanted: list[str], split: str) -> Any:

@@ -102,6 +102,19 @@ def test_no_rounding_sets_long_vectors_apart_from_themselves(fitted: Applicabili
     np.testing.assert_array_equal(places[:, 0], range(50))
 
 
+def test_a_crystal_that_trained_is_known_by_its_looks(fitted: Applicability, predictor: Predictor) -> None:
+    salt = TRAIN[0].to_structure()
+    doubled = Crystal.from_structure("doubled", salt.make_supercell([2, 1, 1]))
+    strained = rock_salt("Na", "Cl", 5.70, id="strained")
+    sites = graphs_of(predictor, rock_salt("Na", "Cl", 5.64, id="mine"), doubled, strained, rock_salt("Li", "F", 4.02))
+    vectors = predictor.embed_graphs(sites)[1]
+    for known in (fitted, fitted.for_others()):
+        assert known.alike(["NaCl", "NaCl", "NaCl", "LiF"], vectors).tolist() == [True, True, False, False]
+        # Another crystal with such a vector is another crystal.
+        assert not known.alike(["KCl"], vectors[:1]).any()
+        assert known.alike([], vectors[:0]).shape == (0,)
+
+
 def test_training_crystals_and_their_supercells_lie_within(fitted: Applicability, predictor: Predictor) -> None:
     doubled = [Crystal.from_structure(c.id, c.to_structure().make_supercell([2, 1, 1])) for c in TRAIN]
     graphs = graphs_of(predictor, *TRAIN, *doubled)

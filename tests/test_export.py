@@ -56,7 +56,7 @@ def test_a_card_has_errors_crystals_and_origin_but_no_path(tmp_path: Path) -> No
     facts = table_of(text, "What was trained on what")
     assert facts["train / val / test"] == ["300 / 100 / 40"]
     # Stopped early, after 5 of 9.
-    assert facts["epochs"] == ["5 of 9; weights of epoch 4 kept, the first is 0"]
+    assert facts["epochs"] == ["5 of 9; weights of epoch 5 kept"]
     assert facts["started from"] == ["other"]
     assert "labels of a machine-learned potential" in facts["crystals from"][0]
     mae = json.loads((folder / "summary.json").read_text())["metrics"]["test"]["mae"]

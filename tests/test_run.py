@@ -20,7 +20,8 @@ from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.predict import Misfit
 from cgcnn_jax.preparation import facts
-from cgcnn_jax.report import page
+from cgcnn_jax.report import facts as report_facts
+from cgcnn_jax.report import finished, page
 from cgcnn_jax.run import RunResult, Watcher
 from cgcnn_jax.run import run as run_and_report
 from cgcnn_jax.scaling import TargetScaler
@@ -227,8 +228,28 @@ def test_fine_tuning_tells_which_crystals_the_model_has_seen(
     other = {"train": np.arange(10, 22), "val": np.array([0, 1, 2, 3, 22]), "test": np.array([9, 23, 24, 29])}
     run(own, tmp_path / "moved", data=crystals, split=other, watcher=moved)
     assert any(
-        line.startswith("3 of 4 test and 4 of 5 val crystals have ids that the model") for line in moved.messages
+        line.startswith("3 of 4 test and 4 of 5 val crystals are some that the model of init_from was trained on")
+        for line in moved.messages
     )
+    assert Workdir(tmp_path / "moved").summary()["seen_by_init_from"] == {"test": 3, "val": 4}
+
+
+def test_fine_tuning_knows_crystals_that_the_model_has_seen_by_their_looks(
+    config: ConfigDict, crystals: Dataset, split: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    # Its report says how the network sees its training crystals. 5-1 and 1-5 are one crystal; but for those of 5 and 6
+    # each in val and test has its like in train.
+    run_and_report(config, tmp_path / "old", data=crystals, split=split)
+    own, told = config.copy_and_resolve_references(), Told(stop_after=1)
+    own.init_from = str(tmp_path / "old")
+    assert not run(own, tmp_path / "new", data=crystals, split=split, watcher=told).is_finished
+    assert any(line.startswith("4 of 5 test and 4 of 5 val crystals are some") for line in told.messages)
+    # What was counted at the start outlives the model, and stands in the report.
+    (tmp_path / "old").rename(tmp_path / "moved")
+    result = run_and_report(own, tmp_path / "new", data=crystals, split=split)
+    assert result.summary is not None and result.summary["seen_by_init_from"] == {"test": 4, "val": 4}
+    (table,) = (panel.tables[""] for panel in [report_facts.setup(finished.read_all([tmp_path / "new"]))])
+    assert table.loc["seen by the network it started from"].tolist() == ["test 4, val 4"]
 
 
 def test_another_start_is_refused_while_a_run_is_judged(
@@ -362,7 +383,7 @@ def test_the_learning_curve_of_classes_without_validation_is_that_of_the_trainin
     labels = np.array([[0.0], [1.0]])
     drawn = evaluation.learning_curves(TargetScaler.for_classes(labels, "metal", 2), records, best_epoch=2)
     (line,) = drawn["learning_curve"].axes[0].lines
-    np.testing.assert_allclose(line.get_xydata(), [[0, 0.5], [1, 0.6], [2, 0.7]])
+    np.testing.assert_allclose(line.get_xydata(), [[1, 0.5], [2, 0.6], [3, 0.7]])
 
 
 @pytest.mark.parametrize(

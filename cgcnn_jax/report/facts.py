@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from cgcnn_jax.data.splits import NAMES
+from cgcnn_jax.preparation import SEEN
 from cgcnn_jax.report.finished import FinishedRun, differing_fields
 from cgcnn_jax.report.panels import Panel
 
@@ -35,6 +36,11 @@ def setup(runs: Sequence[FinishedRun]) -> Panel:
                 ", ".join(f"{name} {number:,}" for name, number in run.summary.get("twins_in_train", {}).items())
                 or "not recorded"
             ),
+            **(
+                {"seen by the network it started from": _seen}
+                if any(run.config.get("init_from") for run in runs)
+                else {}
+            ),
             "unused, in no split": lambda run: _count(run.summary["crystals"].get("unused")),
             "left out": lambda run: _count(run.summary["crystals"].get("left_out")),
             "graph": _graph,
@@ -43,7 +49,7 @@ def setup(runs: Sequence[FinishedRun]) -> Panel:
             "training": _training,
             "epochs": lambda run: (
                 f"{len(run.records)} of {run.config['train']['epochs']}; weights of epoch "
-                f"{run.summary['best_epoch']} kept, the first is 0"
+                f"{run.summary['best_epoch'] + 1} kept"
             ),
             "seeds": lambda run: f"split {run.config['split']['seed']}, training {run.config['train']['seed']}",
             "started from": lambda run: run.config.get("init_from") or "random weights",
@@ -132,6 +138,12 @@ def _source(run: FinishedRun) -> str:
     data = run.config["data"]
     words = [data["source"], *([data["task"]] if data["task"] else []), *([data["path"]] if data["path"] else [])]
     return ", ".join(words) + (" (labels of a machine-learned potential)" if data["source"] == "demo" else "")
+
+
+def _seen(run: FinishedRun) -> str:
+    if not run.config.get("init_from"):
+        return "none"
+    return ", ".join(f"{name} {number:,}" for name, number in run.summary.get(SEEN, {}).items()) or "not recorded"
 
 
 def _split(run: FinishedRun) -> str:

@@ -135,8 +135,9 @@ def learning(runs: Sequence[FinishedRun], name: str, unit: str) -> Panel:
         found = run.records.reindex(columns=["epoch", f"train_{key}", f"val_{key}", "learning_rate"]).astype(float)
         curve = found.set_axis(["epoch", "train", "val", "learning_rate"], axis=1).dropna(axis=1, how="all")
         if {"train", "val"} & set(curve):
-            curves[run.name] = curve
-            best[run.name] = int(run.summary["best_epoch"])
+            # Counted from 1, as in the progress that people see.
+            curves[run.name] = curve.assign(epoch=curve["epoch"] + 1)
+            best[run.name] = int(run.summary["best_epoch"]) + 1
     if not curves:
         return Panel("Learning curves", (f"The runs have no record of {metric_label(metric, unit)} by epoch.",))
     figure = plots.learning_curves(curves, label=metric_label(metric, unit), best=best)

@@ -125,6 +125,17 @@ def test_evaluate_repeats_the_test_error_and_judges_other_data(
     done = run("evaluate", *on_all)
     assert "all (60 crystals)" in done.stdout
     assert "48 of the 60 crystals have ids that the run was trained on or chosen by" in done.stdout
+    summary = json.loads((trained / "evaluation_all" / "summary.json").read_text())
+    assert summary["crystals"] == {"judged": 60, "left_out": 0, "of_the_run": 48, "like_those_of_the_run": 0}
+    # Others' names hide none of those that trained.
+    shutil.copytree(cif_folder, tmp_path / "renamed")
+    for file in (tmp_path / "renamed").glob("*.cif"):
+        file.rename(file.with_name(f"my {file.name}"))
+    table = tmp_path / "renamed" / "id_prop.csv"
+    table.write_text("".join(f"my {line}\n" for line in table.read_text().splitlines()))
+    done = run("evaluate", *on_all[:2], f"--config.data.path={tmp_path / 'renamed'}", f"--output={tmp_path / 'mine'}")
+    n_train = len(json.loads((trained / "split.json").read_text())["train"])
+    assert f"{n_train} of the 60 crystals look like some that the run was trained on, under other ids" in done.stdout
     for flag, labels in (("--config.data.unit=nm³/atom", "in nm³/atom"), ("--config.data.log10", "in log10(Å³/atom)")):
         wrong = run("evaluate", *on_all, flag, status=1).stderr
         assert "the network predicts " in wrong and labels in wrong
@@ -138,7 +149,7 @@ def test_evaluate_repeats_the_test_error_and_judges_other_data(
     assert "is the folder of a run" in run("evaluate", *on_all, f"--output={trained}/.", status=1).stderr
     assert (trained / "summary.json").read_bytes() == before and (trained / "parity.png").exists()
     summary = json.loads((elsewhere / "all" / "summary.json").read_text())
-    assert summary["crystals"] == {"judged": 60, "left_out": 0} and "replace" not in done.stderr
+    assert summary["crystals"]["judged"] == 60 and "replace" not in done.stderr
     shutil.copytree(cif_folder, elsewhere / "cifs")
     (elsewhere / "cifs" / "x0.cif").write_text("")
     flags = (f"--config.data.path={elsewhere / 'cifs'}", "--config.data.on_error=skip", f"--output={elsewhere}/all")
@@ -249,14 +260,17 @@ def _used(workdir: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--workdir=nowhere", "--input=x"), "nowhere: no checkpoints; --workdir must be the folder of a training run"),
+        (
+            ("--workdir=nowhere", "--input=x"),
+            "nowhere: no such folder; a trained network is the folder of a training run",
+        ),
         (("--input=x",), "--workdir"),
         (("--workdir=nowhere",), "--input"),
         (("--workdri=x", "--input=x"), "Did you mean: workdir"),
     ],
 )
 def test_mistakes_are_told_in_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:
-    done = run("predict", *arguments, status=1 if "no checkpoints" in message else 2)
+    done = run("predict", *arguments, status=1 if "a trained network" in message else 2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 

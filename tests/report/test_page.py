@@ -242,4 +242,4 @@ def test_the_setup_names_the_hidden_layers_on_both_sides_of_the_pool(tmp_path: P
     other = read(write_run(tmp_path / "site", *regression(), changes=sites)).text
     assert "mean pooling, 1 × 32 after it" in one and "site pooling, 2 × 48 before it;" in other
     # The curve and metrics.jsonl count from 0.
-    assert "5 of 200; weights of epoch 4 kept, the first is 0" in one
+    assert "5 of 200; weights of epoch 5 kept" in one
