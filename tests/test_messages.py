@@ -140,7 +140,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "id_prop.csv of uneven rows": (
         table("a,1\nb,1,2\n"),
-        "{folder}/id_prop.csv: rows must have equally many cells; ['a', '1'] has 2, ['b', '1', '2'] has 3. Leave the cell of an unknown value empty",
+        "{folder}/id_prop.csv: rows must have equally many cells; ['a', '1'] has 2, row 2, ['b', '1', '2'], has 3. Leave the cell of an unknown value empty, and write numbers with a decimal point",
     ),
     "id_prop.csv without rows": (
         table(""),
@@ -152,7 +152,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "id_prop.csv with a path": (
         table("../a,1\n"),
-        "../a: stands in id_prop.csv but there is no ../a.cif in {folder}; an id is the name of a file of this folder itself, without .cif",
+        "../a: stands in id_prop.csv but there is no ../a.cif in {folder}; an id is the name of a file of this folder itself, without .cif, and folders below it are not read",
     ),
     "a row without an id": (table("id,x\n,2\n"), "row 2 of id_prop.csv has no id in its first cell: ',2'"),
     "a file that is not listed": (table("b,1\n"), "b: stands in id_prop.csv but there is no b.cif in {folder}"),
@@ -235,7 +235,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "an id that stands twice": (
         loading("gap", 2),
-        "1 of 2 crystals cannot be used:\n  salt: the id stands twice; ids must be unique\nMend them, or leave them out with --config.data.on_error=skip (each is then listed in rejected.csv)",
+        "1 of 2 crystals cannot be used:\n  salt: the id stands twice; ids must be unique, and the one before is taken\nMend them (then their structures are checked), or leave them out with --config.data.on_error=skip (each is then listed in rejected.csv)",
     ),
     "no target": (
         config(data__target=""),
@@ -345,7 +345,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a workdir without a run": (
         lambda folder: Predictor.restore(folder),
-        "{folder}: no checkpoints; --workdir must be the folder of a training run",
+        "{folder}: no checkpoints; a trained network is the folder of a training run (--workdir, config.init_from)",
     ),
     "a run without a checkpoint": (
         _stopped_early,

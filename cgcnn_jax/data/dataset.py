@@ -148,7 +148,7 @@ def load(
             f"no crystal has the target {unknown[0]!r}; the data have {', '.join(sorted(available)) or 'no labels (is there an id_prop.csv?)'} "
             "(data.target)"
         )
-    settle(rejected, n_seen, on_error)
+    settle(rejected, n_seen, on_error, " (then their structures are checked)")
 
     built = store.build(
         _Without(source, left_out),
@@ -186,12 +186,12 @@ class _Without:
                 yield entry
 
 
-def settle(rejected: Sequence[Rejected], n_seen: int, on_error: OnError) -> None:
-    """Raises DataError with the count and the first few, unless rejected crystals are to be skipped."""
+def settle(rejected: Sequence[Rejected], n_seen: int, on_error: OnError, next: str = "") -> None:
+    """Raises DataError with the count and the first few, and what comes `next`, unless rejected ones are skipped."""
     if rejected and on_error == "error":
         raise DataError(
             f"{len(rejected)} of {n_seen} crystals cannot be used{_first_few(rejected)}\n"
-            "Mend them, or leave them out with --config.data.on_error=skip (each is then listed in rejected.csv)"
+            f"Mend them{next}, or leave them out with --config.data.on_error=skip (each is then listed in rejected.csv)"
         )
 
 
@@ -205,7 +205,7 @@ def _first_few(rejected: Sequence[Rejected]) -> str:
 def _problem(entry: Entry, kept: Container[str], targets: Sequence[str], log10: bool) -> str | None:
     """Why an entry cannot be used, as far as its id and labels tell."""
     if entry.id in kept:
-        return "the id stands twice; ids must be unique"
+        return "the id stands twice; ids must be unique, and the one before is taken"
     if not targets:
         return None
     values = [entry.targets.get(name, np.nan) for name in targets]

@@ -95,7 +95,7 @@ def test_deuterium_in_a_cif_is_hydrogen(folder):
 @pytest.mark.parametrize(
     ("row", "id", "message"),
     [
-        ("a,5.0", "a", "a: the id stands twice; ids must be unique"),
+        ("a,5.0", "a", "a: the id stands twice; ids must be unique, and the one before is taken"),
         ("d,", "d", "d: no value for gap"),
         ("d,nan", "d", "d: no value for gap"),
         ("d,n/a", "d", "d: no value for gap"),

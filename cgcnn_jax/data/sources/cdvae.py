@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cgcnn_jax.data.crystal import Crystal, Rejected, as_number, pymatgen_version
 from cgcnn_jax.data.sources import stated
+from cgcnn_jax.data.sources.directory import not_csv
 from cgcnn_jax.data.sources.files import parse
 from cgcnn_jax.data.splits import NAMES
 
@@ -88,4 +89,4 @@ def _read_table(file: Path, split: str | None) -> Iterator[CrystalText | Rejecte
                 known = {key: value for key, value in numbers.items() if not math.isnan(value)}
                 yield CrystalText(id, row["cif"], known, split)
         except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{file}: not a CSV table in UTF-8 ({error})") from error
+            raise ValueError(f"{file}: {not_csv(file, error)}") from error

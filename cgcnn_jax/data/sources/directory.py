@@ -49,7 +49,7 @@ def read_directory(
         with table.open(newline="", encoding="utf-8-sig") as lines:
             rows = [[cell.strip() for cell in row] for row in csv.reader(lines) if any(cell.strip() for cell in row)]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table}: not a CSV table in UTF-8 ({error})") from error
+        raise ValueError(f"{table}: {not_csv(table, error)}") from error
     # Spreadsheets end every row with a comma where a column was once filled.
     while rows and all(len(row) > 1 + max(1, len(targets)) and not row[-1] for row in rows):
         rows = [row[:-1] for row in rows]
@@ -63,7 +63,9 @@ def read_directory(
             continue
         file = _file_of(path, row[0])
         if file is None:
-            rule = "; an id is the name of a file of this folder itself, without .cif"
+            rule = (
+                "; an id is the name of a file of this folder itself, without .cif, and folders below it are not read"
+            )
             hint = rule if row[0].endswith(_ENDINGS) or "/" in row[0] else ""
             yield Rejected(row[0], f"{row[0]}: stands in {TABLE} but there is no {row[0]}.cif in {path}{hint}")
             continue
@@ -72,9 +74,8 @@ def read_directory(
         checked = (cell for name, cell in cells.items() if wanted is None or name in wanted)
         text = next((cell for cell in checked if cell.lower() not in UNKNOWN and np.isnan(as_number(cell))), None)
         if text is not None:
-            yield Rejected(
-                row[0], f"{row[0]}: {text!r} in {TABLE} is not a number; leave the cell empty if it is unknown"
-            )
+            rule = "write a decimal point" if _is_decimal_comma(text) else "leave the cell empty if it is unknown"
+            yield Rejected(row[0], f"{row[0]}: {text!r} in {TABLE} is not a number; {rule}")
             continue
         yield CrystalFile(row[0], file, {name: as_number(cell) for name, cell in cells.items()})
     for id, file in sorted(unused.items()):
@@ -95,6 +96,18 @@ def _file_of(folder: Path, id: str) -> Path | None:
     return None
 
 
+def not_csv(table: Path, error: Exception) -> str:
+    """What is wrong with a file that is no CSV table in UTF-8, and what to do."""
+    with table.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    kind = "a workbook of a spreadsheet" if is_zip else f"not a CSV table in UTF-8 ({error})"
+    return f"{kind}; save it as CSV, with the encoding UTF-8"
+
+
+def _is_decimal_comma(text: str) -> bool:
+    return text.count(",") == 1 and not np.isnan(as_number(text.replace(",", ".")))
+
+
 def _column_names(table: Path, rows: list[list[str]], targets: Sequence[str]) -> list[str]:
     """Names of the value columns; takes a header off `rows`."""
     if not rows:
@@ -107,10 +120,10 @@ def _column_names(table: Path, rows: list[list[str]], targets: Sequence[str]) ->
             )
     widths = {len(row) for row in rows}
     if len(widths) > 1:
-        odd = next(row for row in rows if len(row) != len(rows[0]))
+        number, odd = next((number, row) for number, row in enumerate(rows, 1) if len(row) != len(rows[0]))
         raise ValueError(
-            f"{table}: rows must have equally many cells; {rows[0]} has {len(rows[0])}, {odd} has {len(odd)}. "
-            "Leave the cell of an unknown value empty"
+            f"{table}: rows must have equally many cells; {rows[0]} has {len(rows[0])}, row {number}, {odd}, has {len(odd)}. "
+            "Leave the cell of an unknown value empty, and write numbers with a decimal point"
         )
     width = widths.pop() - 1
     # A first row that has a file is a crystal, whatever stands in its cells.

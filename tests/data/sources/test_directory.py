@@ -97,7 +97,7 @@ def test_endings_may_be_capitals_and_are_no_part_of_an_id(tmp_path):
     make(tmp_path, "a.cif,1\nc,2\n")
     bad, good, *unused = read_directory(tmp_path, ["gap"])
     assert bad.reason.endswith(
-        f"there is no a.cif.cif in {tmp_path}; an id is the name of a file of this folder itself, without .cif"
+        f"there is no a.cif.cif in {tmp_path}; an id is the name of a file of this folder itself, without .cif, and folders below it are not read"
     )
     assert good == CrystalFile("c", tmp_path / "c.CIF", {"gap": 2})
     assert [one.id for one in unused] == ["a", "b", "d"]
@@ -138,7 +138,9 @@ def test_a_row_that_names_a_path_is_told_what_an_id_is(tmp_path):
     (tmp_path / "sub").mkdir()
     (bad,) = read_directory(make(tmp_path, "sub/x,1\n", files=("sub/x",)), ["gap"])
     assert isinstance(bad, Rejected)
-    assert bad.reason.endswith("; an id is the name of a file of this folder itself, without .cif")
+    assert bad.reason.endswith(
+        "; an id is the name of a file of this folder itself, without .cif, and folders below it are not read"
+    )
 
 
 @pytest.mark.parametrize(("of_row", "of_file"), [("NFC", "NFD"), ("NFD", "NFC")])
@@ -147,6 +149,24 @@ def test_accents_match_however_they_are_written(tmp_path, of_row, of_file):
     assert row != file
     (found,) = read_directory(make(tmp_path, f"{row},1\n", files=(file,)), ["gap"])
     assert found == CrystalFile(row, tmp_path / f"{file}.cif", {"gap": 1})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,K\na,1\n".encode("utf-16"), "not a CSV table in UTF-8 .*; save it as CSV, with the encoding UTF-8"),
+        (b"PK\x03\x04\xff\xfe", "a workbook of a spreadsheet; save it as CSV, with the encoding UTF-8"),
+    ],
+)
+def test_what_spreadsheets_write_otherwise_is_told_how_to_save(tmp_path, content, message):
+    with pytest.raises(ValueError, match=rf"id_prop\.csv: {message}"):
+        list(read_directory(make(tmp_path, content), ["K"]))
+
+
+def test_a_decimal_comma_is_called_that(tmp_path):
+    comma, text = read_directory(make(tmp_path, 'id,K\na,"111,5"\nb,hard\n'), ["K"])
+    assert comma.reason == "a: '111,5' in id_prop.csv is not a number; write a decimal point"
+    assert text.reason == "b: 'hard' in id_prop.csv is not a number; leave the cell empty if it is unknown"
 
 
 def test_an_absolute_path_is_no_id(tmp_path):
@@ -167,7 +187,11 @@ def test_files_without_a_row_are_rejected_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("table", "targets", "message"),
     [
-        ("a,1\nb,2,3\n", ["gap"], r"rows must have equally many cells; .*'a', '1'.* has 2, .*'b', '2', '3'.* has 3"),
+        (
+            "a,1\nb,2,3\n",
+            ["gap"],
+            r"rows must have equally many cells; .*'a', '1'.* has 2, row 2, .*'b', '2', '3'.* has 3",
+        ),
         ("", ["gap"], "no rows"),
         ("\n\n", ["gap"], "no rows"),
         ("a,1,2\nb,1,2\n", ["gap"], r"2 value columns without a header, but data\.target names 1: \['gap'\]"),
