@@ -25,6 +25,12 @@ from experiments import cli
 if TYPE_CHECKING:
     from cgcnn_jax.data.tasks import Task
 
+# Fields that the protocol sets for each fold of each task.
+_OF_PROTOCOL = (
+    *(f"data.{name}" for name in ("source", "path", "task", "fold", "target", "unit", "log10")),
+    *("model.task", "model.num_classes", "split.kind"),
+)
+
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Network and training; the configuration of each task if not given. The protocol sets the data."
 )
@@ -49,13 +55,22 @@ def main() -> None:
     folder = Path(WORKDIR.value).expanduser()
     data = Path(DATA.value).expanduser() if DATA.value else None
     published = Path(LEADERBOARDS.value).expanduser() if LEADERBOARDS.value else data and data / "leaderboards"
+    if CONTRIBUTIONS.value and not TABLE.value:
+        raise ValueError("--contributions goes with --table, when tasks are finished")
+    for flag in (LEADERBOARDS, CONTRIBUTIONS):
+        if flag.value and not Path(flag.value).expanduser().is_dir():
+            raise FileNotFoundError(f"--{flag.name}={flag.value}: no such folder")
     if TABLE.value:
+        cli.refuse(SUITE, TASKS, NETWORKS, POPULATION, unless="tasks that are run; --table shows all that are finished")
         _write_table(folder, published, Path(CONTRIBUTIONS.value).expanduser() if CONTRIBUTIONS.value else None)
         return
-    if CONTRIBUTIONS.value:
-        raise ValueError("--contributions goes with --table, when tasks are finished")
     if SUITE.value is None:
         raise ValueError("--suite says what to run (or --table, for a table alone)")
+    for field in _OF_PROTOCOL:
+        if cli.is_given(f"config.{field}"):
+            raise ValueError(
+                f"--config.{field} is the protocol's: --suite, --tasks and --data say what is judged and how"
+            )
     cli.config_file()
     # Imported after the flags are checked, so that a misspelt one is told at once.
     from cgcnn_jax.benchmark.tasks import config_name, find_tasks

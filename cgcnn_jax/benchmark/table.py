@@ -8,7 +8,6 @@ Published errors are read from a folder with any of these tables:
   jarvis_leaderboard.csv        benchmark, submission, mae: the JARVIS leaderboard
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ import pandas as pd
 from cgcnn_jax.benchmark.contributions import errors
 from cgcnn_jax.benchmark.tasks import SUITES
 from cgcnn_jax.data.tasks import Task
+from cgcnn_jax.workdir import Workdir
 
 _DATASETS = {"mp_2018_6_1": "MP-2018.6.1", "jarvis_dft3d": "JARVIS dft_3d 2021"}
 # Names in tables of errors that papers print; the leaderboard's are those of the tasks.
@@ -73,9 +73,9 @@ def markdown(folder: Path, leaderboards: Path | None, contributions: Path | None
 
     Raises:
       FileNotFoundError: If no task of the folder is finished, or contributions has no predictions for one.
-      ValueError: If a file of contributions is damaged.
+      ValueError: If a record or a file of contributions is damaged.
     """
-    records = [json.loads(file.read_text()) for file in sorted(folder.glob("*/record.json"))]
+    records = [Workdir(file.parent).read_json(file.name) for file in sorted(folder.glob("*/record.json"))]
     if not records:
         raise FileNotFoundError(f"{folder}: no TASK/record.json; a task has one when all of its folds are finished")
     sections = ["# Benchmarks", "Ours in bold; the protocol is in docs/benchmarks.md."]

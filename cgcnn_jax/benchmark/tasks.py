@@ -79,14 +79,18 @@ def find_data(task: Task, data: Path | None) -> str:
     """`data.path` of a task: its folder in `data`; empty for the official files that experiments.fetch has brought.
 
     Raises:
-      FileNotFoundError: If the crystals or their official split are not there.
+      FileNotFoundError: If the crystals or their official split are not there, saying what to do.
     """
     if data is None:
         crystals = SOURCES[task.source].fetched(Request(task=task.name))
         assert crystals is not None
         # The leaderboard's values and splits are a set of their own, which has the task's name.
         for name in (crystals, task.name):
-            sets.locate(name)
+            if lacking := sets.missing(name, sets.data_folder()):
+                raise FileNotFoundError(
+                    f"{name} is not there ({lacking[0]}); fetch it with\n  python -m experiments.fetch {name}\n"
+                    f"or name with --data=FOLDER one that has {folder_name(task)}/ in it (docs/data.md)"
+                )
         return ""
     path = data / folder_name(task)
     if not path.exists():

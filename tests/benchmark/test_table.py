@@ -194,6 +194,13 @@ def test_without_published_tables_ours_stands_alone(tmp_path: Path) -> None:
         assert [row[0] for row in rows(markdown(tmp_path / "b", folder))] == ["**cgcnn_jax**"]
 
 
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "matbench_phonons").mkdir()
+    (tmp_path / "matbench_phonons" / "record.json").write_text("{")
+    with pytest.raises(ValueError, match=r"matbench_phonons/record\.json: damaged, not JSON"):
+        markdown(tmp_path, None)
+
+
 def test_a_folder_without_records_says_when_it_has_some(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="a task has one when all of its folds are finished"):
         markdown(tmp_path, None)

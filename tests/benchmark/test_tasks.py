@@ -138,7 +138,7 @@ def test_fetched_files_serve_as_well_as_json_lines(
     for one in lines:
         labels[one.split][one.id] = one.targets["gap_mbj_eV"]
     monkeypatch.setenv("CGCNN_JAX_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"experiments\.fetch jarvis_dft_3d_2021"):
+    with pytest.raises(FileNotFoundError, match=r"experiments\.fetch jarvis_dft_3d_2021(.|\n)*--data=FOLDER"):
         find_data(task, None)
     for folder, name, content in (
         ("jarvis_dft_3d_2021", "jdft_3d-8-18-2021.json", [{"jid": id, "atoms": of} for id, of in atoms.items()]),

@@ -137,6 +137,9 @@ def test_what_one_task_does_not_admit_is_told_before_another_is_trained(run: Run
         (("--suite=matbench", "--data=.", "--config=configs/phonons.py"), "no such file; from the project's folder"),
         (("--suite=mp_2018_6_1", "--contributions=."), "--contributions goes with --table"),
         (("--table",), "a task has one when all of its folds are finished"),
+        (("--suite=matbench", "--data=.", "--config.data.fold=3"), "--config.data.fold is the protocol's"),
+        (("--table", "--tasks=matbench_phonons"), "--tasks goes with tasks that are run; --table shows all"),
+        (("--table", "--leaderboards=/nowhere"), "--leaderboards=/nowhere: no such folder"),
     ],
 )
 def test_mistakes_are_told_in_one_line(run: Run, arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
