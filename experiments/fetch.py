@@ -30,6 +30,9 @@ def main(*names: str) -> None:
 
     folder = Path(FOLDER.value).expanduser() if FOLDER.value else sets.data_folder()
     if LIST.value:
+        cli.refuse(CHEMSYS, IDS, FIELDS, OUTPUT, unless="materials_project")
+        if names:
+            raise ValueError(f"--list shows all sets; got {names[0]!r} as well, which is fetched without it")
         for one in sets.SETS.values():
             print(f"{' ' if sets.missing(one.name, folder) else '*'} {one.name:33} {one.records:>7}  {one.about}")
         print(f"* is there, in {folder}")

@@ -27,7 +27,14 @@ def install(chosen: DataSet, folder: Path, say: Callable[[str], None] = print) -
     place = folder / chosen.name
     # Files have their names here too, for readers go by them.
     staging = place / ".part"
-    staging.mkdir(parents=True, exist_ok=True)
+    try:
+        staging.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror}; --folder, or CGCNN_JAX_DATA, must name a folder that can be made",
+            str(place),
+        ) from error
     with locked(staging / ".lock", f"another process is fetching {chosen.name}; wait for it"):
         n_record = _check_all(chosen, place, staging, say)
         for path in _staged(chosen, staging):
@@ -49,13 +56,13 @@ def _check_all(chosen: DataSet, place: Path, staging: Path, say: Callable[[str],
             _download(file, path, place)
             found = _digest(file, path)
         if published and found != published:
-            _reject(path, given, f"is not the published file: its checksum is {found}, not {published}")
+            _reject(file, path, place, given, f"is not the published file: its checksum is {found}, not {published}")
         if not published:
             say(f"{file.name} has SHA-256 {found}; none is published to compare it with")
         try:
             n_record += _count(chosen, path)
         except ValueError as error:
-            _reject(path, given, f"cannot be read ({error})")
+            _reject(file, path, place, given, f"cannot be read ({error})")
     if n_record != chosen.records:
         staged = _staged(chosen, staging)
         for path in staged:
@@ -79,22 +86,27 @@ def _download(file: File, part: Path, place: Path) -> None:
 
             download.download(file.url, part, checked=bool(file.sha256 or file.git_blob), on_progress=advance)
     except download.NotServedError as error:
-        raise OSError(
-            f"{error}. If this machine cannot have it: bring\n  {file.url}\nby other means, put it at\n  {place / file.name}\n"
-            "and start the same command again, which then checks it"
-        ) from error
+        raise OSError(f"{error}. {_by_hand(file, place)}") from error
+
+
+def _by_hand(file: File, place: Path) -> str:
+    return (
+        f"If this machine cannot have it: bring\n  {file.url}\nby other means, put it at\n  {place / file.name}\n"
+        "and start the same command again, which then checks it"
+    )
 
 
 def _digest(file: File, path: Path) -> str:
     return download.digest(path, git_blob=bool(file.git_blob)) if path.is_file() else ""
 
 
-def _reject(path: Path, given: bool, reason: str) -> None:
+def _reject(file: File, path: Path, place: Path, given: bool, reason: str) -> None:
     if given:
         raise ValueError(f"{path} {reason}. Remove it, and start again to download it")
     path.unlink()
     raise ValueError(
-        f"{path} {reason}. It is removed; start again, and if this comes again the publisher's file changed"
+        f"{path} {reason}. It is removed; start again, and if this comes again the publisher's file changed, or what was "
+        f"served in its place is a page to log in, say. {_by_hand(file, place)}"
     )
 
 
