@@ -156,7 +156,10 @@ class Predictor(TablePredictor):
         place = Workdir(workdir)
         folder = place.checkpoints
         if not folder.is_dir():
-            raise FileNotFoundError(f"{workdir}: no checkpoints; --workdir must be the folder of a training run")
+            what = "no checkpoints" if place.path.is_dir() else "no such folder"
+            raise FileNotFoundError(
+                f"{workdir}: {what}; a trained network is the folder of a training run (--workdir, config.init_from)"
+            )
         with Checkpoints(folder) as checkpoints:
             about = checkpoints.about()
             if about is None:
@@ -422,7 +425,11 @@ def portion_table(
             rows.append([id, formulas[row], *cells(values[row]), ""])
         else:
             rows.append([id, formulas[row], *[None] * len(columns), not_finite(id)])
-    return pd.DataFrame(rows, columns=["id", "formula", *columns, "reason"])
+    table = pd.DataFrame(rows, columns=["id", "formula", *columns, "reason"])
+    if "class" in columns:
+        # Or the class of every crystal beside one without a prediction would be a float: 1.0 instead of 1.
+        table["class"] = table["class"].astype("Int64")
+    return table
 
 
 def describe(

@@ -77,6 +77,13 @@ def test_classes_are_those_of_the_mean_probability(three: list[Predictor]) -> No
         # Of two values the sample's deviation is their distance over the root of 2.
         np.testing.assert_allclose(table[f"std of {name}"], np.abs(one[name] - two[name]) / np.sqrt(2), rtol=1e-9)
     assert list(table["class"]) == list(np.argmax(table[names].to_numpy(), axis=1))
+    # Of a crystal without neighbours there is none, and the others' stays a whole number.
+    alone = Crystal.from_arrays("alone", 30 * np.eye(3), ["Na"], [[0, 0, 0]])
+    (_, *of_both), (_, *of_all) = (
+        Ensemble(both).predict(them).to_csv(index=False).splitlines()
+        for them in ([SALT, CESIUM], [SALT, CESIUM, alone.to_structure()])
+    )
+    assert of_all[:-1] == of_both and of_all[-1].startswith("2,,,")
 
 
 def test_a_structure_without_graph_or_number_has_a_reason(three: list[Predictor]) -> None:
