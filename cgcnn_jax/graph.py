@@ -268,6 +268,8 @@ def _gather_index(first: Array, counts: Array, length: int) -> tuple[Array, Arra
     xp = counts.__array_namespace__()
     position = xp.arange(length, dtype=np.int32)
     is_real = position < counts.sum()
+    if not len(counts):
+        return xp.zeros_like(position), is_real, xp.zeros_like(position)
     place = _owner(counts, length)
     element = (first - _starts(counts))[place] + position
     return xp.where(is_real, element, 0), is_real, place

@@ -48,21 +48,22 @@ class TargetScaler:
         """From training labels f64[n_graph, n_target], NaN where unknown.
 
         Raises:
-          ValueError: If a target has no label in the training split.
+          ValueError: If a target has no label in the training split, or labels too large to be scaled.
         """
         unlabelled = np.flatnonzero(np.isnan(targets).all(axis=0))
         if len(unlabelled):
             raise ValueError(f"target {names[unlabelled[0]]!r} has no label in the training split")
         # Not std > 0: equal labels have a standard deviation of rounding, as 1e-17 for three times 0.1.
         is_constant = np.nanmax(targets, axis=0) == np.nanmin(targets, axis=0)
-        std = np.where(is_constant, 1.0, np.nanstd(targets, axis=0))
-        return cls(
-            "regression",
-            names,
-            units,
-            tuple(np.nanmean(targets, axis=0).tolist()),
-            tuple(std.tolist()),
-        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, std = np.nanmean(targets, axis=0), np.where(is_constant, 1.0, np.nanstd(targets, axis=0))
+        if len(too_large := np.flatnonzero(~np.isfinite(mean + std))):
+            of = targets[:, too_large[0]]
+            raise ValueError(
+                f"target {names[too_large[0]]!r} has labels from {np.nanmin(of):g} to {np.nanmax(of):g}, whose mean and standard "
+                "deviation are no numbers; is one of them a mark for unknown values? Leave those empty"
+            )
+        return cls("regression", names, units, tuple(mean.tolist()), tuple(std.tolist()))
 
     @classmethod
     def for_classes(cls, targets: np.ndarray, name: str, num_classes: int) -> "TargetScaler":

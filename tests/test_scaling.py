@@ -56,6 +56,15 @@ def test_a_target_without_labels_is_refused(targets):
         TargetScaler.fit(targets, NAMES, UNITS)
 
 
+def test_labels_too_large_to_scale_are_refused():
+    # Their squares overflow, and every scaled label would be 0, every prediction NaN.
+    targets = np.array([[1.0, 1.0], [2.0, 1e300]])
+    with pytest.raises(
+        ValueError, match=rf"{NAMES[1]!r} has labels from 1 to 1e\+300, whose .* no numbers; is one of them"
+    ):
+        TargetScaler.fit(targets, NAMES, UNITS)
+
+
 def test_classes_are_kept_as_they_are_and_outputs_become_probabilities():
     scaler = TargetScaler.for_classes(np.array([[0.0], [2.0], [np.nan]]), "metal", 3)
     assert scaler.n_output == 3

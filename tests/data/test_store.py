@@ -88,6 +88,8 @@ def test_take_gives_the_chosen_crystals_in_order(crystals):
     taken = built.take(np.array([5, 2, 5]))
     np.testing.assert_array_equal(taken.n_node, built.graphs.n_node[[5, 2, 5]])
     validate(taken)
+    none = built.take(np.arange(0))
+    assert len(none.n_node) == len(none.species) == len(none.receivers) == 0
 
 
 def test_worker_processes_build_the_same(crystals, chunks_of_4):
