@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 CONTRIBUTION = "contribution"
+# Columns of atom sites that a CIF has anyway.
+_OF_ATOMS = ("type_symbol", "label", "symmetry_multiplicity", "fract_x", "fract_y", "fract_z", "occupancy")
 
 
 class Bonds(NamedTuple):
@@ -270,13 +272,17 @@ def new_name(id: str, used: set[str]) -> str:
 
 
 def cif_text(structure: "Structure") -> str:
-    """A CIF without symmetry whose atom sites have a column for each site property, as `read_cif` takes it back."""
+    """A CIF without symmetry whose atom sites have a column for each site property, as `read_cif` takes it back.
+
+    Names that are alike in a CIF, or are those of its own columns, are numbered.
+    """
     from pymatgen.io.cif import CifWriter
 
     plain = structure.copy()
+    used = set(_OF_ATOMS)
     for name, values in structure.site_properties.items():
         plain.remove_site_property(name)
-        plain.add_site_property(_cif_name(name), values)
+        plain.add_site_property(new_name(_cif_name(name), used), values)
     return str(CifWriter(plain, write_site_properties=True))
 
 
@@ -287,11 +293,10 @@ def read_cif(text: str) -> "Structure":
 
     structure = Structure.from_str(text, fmt="cif")
     (block,) = CifFile.from_str(text).data.values()
-    known = {"type_symbol", "label", "symmetry_multiplicity", "fract_x", "fract_y", "fract_z", "occupancy"}
     place = {label: row for row, label in enumerate(block.data["_atom_site_label"])}
     for column, values in block.data.items():
         name = column.removeprefix("_atom_site_")
-        if name != column and name not in known:
+        if name != column and name not in _OF_ATOMS:
             structure.add_site_property(name, [float(values[place[site.label]]) for site in structure])
     return structure
 

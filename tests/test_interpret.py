@@ -205,6 +205,19 @@ def test_properties_in_other_letters_keep_a_column_each_in_the_cif(predictor, te
     }
 
 
+def test_properties_alike_to_a_cif_and_its_own_columns_are_kept_apart(predictor, tetragonal) -> None:
+    structure = tetragonal.to_structure()
+    for number, name in enumerate(["K", "K*", "label", "occupancy"]):
+        structure.add_site_property(name, [number, 0, 0, 0, 0])
+    back = interpret.read_cif(interpret.cif_text(structure))
+    assert {name: max(values) for name, values in back.site_properties.items()} == {
+        "K": 0,
+        "K_2": 1,
+        "label_2": 2,
+        "occupancy_2": 3,
+    }
+
+
 def test_the_plane_holds_the_directions_of_largest_variance() -> None:
     # Points on a cross: 3 units along (1, 1, 0) / sqrt 2, 1 unit along z, nothing else; variances 9 to 1.
     long, short = np.array([1, 1, 0]) * 3 / np.sqrt(2), np.array([0, 0, 1.0])
