@@ -30,7 +30,7 @@ MARGIN = 0.2
 EMPTIER = 1.0
 """Å by which an empty layer must be thicker than those in training: layered crystals differ by tenths, slabs by more."""
 _REACH = 0.75  # times the threshold
-_ALIKE = 0.01  # times the threshold
+_SAME = 0.01  # times the threshold
 _MOST_KEPT = 1 << 20  # numbers of the vectors that go with an exported network before they are thinned: 2 MB as f16
 _BULK = 0.99  # share of training crystals that are taken for bulk: large sets hold a slab or a broken structure
 
@@ -234,7 +234,7 @@ class Applicability:
         is_same = np.array(
             [self.formulas[place] == own for place, own in zip(places[:, 0], formulas, strict=True)], bool
         )
-        return is_same & (distances[:, 0] < _ALIKE * self.threshold)
+        return is_same & (distances[:, 0] < _SAME * self.threshold)
 
     def judge(self, graphs: CrystalGraphs, vacuum: np.ndarray, vectors: np.ndarray, k: int = 1) -> Judgement:
         """The k nearest training crystals, and the reasons for which a crystal lies outside.

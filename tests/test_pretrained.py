@@ -12,7 +12,7 @@ from cgcnn_jax import config as configs
 from cgcnn_jax.benchmark.tasks import SUITES, find_data
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.interpret import Explanation
-from cgcnn_jax.judging import JudgingPredictor
+from cgcnn_jax.judging import JudgingPredictor, alike
 from cgcnn_jax.run import load_dataset
 
 FOLDER = Path(__file__).parents[1] / "pretrained"
@@ -53,6 +53,19 @@ def test_a_network_has_the_error_of_its_card_on_crystals_it_has_not_seen(folder:
     stated = re.findall(r"\| test \| (\S+) \[", (folder / "card.md").read_text())
     assert errors.tolist() == pytest.approx([float(error) for error in stated], rel=1e-3)
     assert not wanted.intersection(predictor.about["split"]["train"])
+
+
+def test_training_crystals_are_known_by_their_looks_and_no_others(shared_data: Path) -> None:
+    folder = FOLDER / "bulk_modulus"
+    predictor = Predictor.restore(folder)
+    config = configs.from_dict(predictor.about["config"])
+    (task,) = (suite[config.data.task] for suite in SUITES.values() if config.data.task in suite)
+    config.data.path, config.data.cache = find_data(task, shared_data), ""
+    entries = [one for one in configs.build_entries(config) if isinstance(one, Crystal)][::7]
+    crystals = load_dataset(config, np.asarray(predictor.weights.constants["atom_table"]), entries)
+    trained = np.isin(crystals.ids, predictor.about["split"]["train"])
+    assert len(trained) > 1400 and 0.7 < trained.mean() < 0.9
+    np.testing.assert_array_equal(alike(predictor, [folder], crystals.graphs), trained)
 
 
 def test_bulk_moduli_are_those_measured() -> None:
