@@ -55,7 +55,7 @@ def test_a_network_has_the_error_of_its_card_on_crystals_it_has_not_seen(folder:
     assert not wanted.intersection(predictor.about["split"]["train"])
 
 
-def test_training_crystals_are_known_by_their_looks_and_no_others(shared_data: Path) -> None:
+def test_training_crystals_are_known_by_their_looks(shared_data: Path) -> None:
     folder = FOLDER / "bulk_modulus"
     predictor = Predictor.restore(folder)
     config = configs.from_dict(predictor.about["config"])
@@ -65,7 +65,10 @@ def test_training_crystals_are_known_by_their_looks_and_no_others(shared_data: P
     crystals = load_dataset(config, np.asarray(predictor.weights.constants["atom_table"]), entries)
     trained = np.isin(crystals.ids, predictor.about["split"]["train"])
     assert len(trained) > 1400 and 0.7 < trained.mean() < 0.9
-    np.testing.assert_array_equal(alike(predictor, [folder], crystals.graphs), trained)
+    found = alike(predictor, [folder], crystals.graphs)
+    assert found[trained].all()
+    # Another polytype of silicon carbide trained, which is the same to the network but for a thousandth of what is far.
+    assert [crystals.ids[place] for place in np.flatnonzero(found & ~trained)] == ["mb-log-kvrh-07191"]
 
 
 def test_bulk_moduli_are_those_measured() -> None:
