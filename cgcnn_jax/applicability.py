@@ -145,13 +145,13 @@ class Applicability:
     def for_others(self) -> "Applicability":
         """Without labels, which may not be for others; `thinned` if the vectors are many.
 
-        The vectors are f16 if that changes no distance by more than a hundredth of the threshold.
+        The vectors are f16 if that changes no distance by more than 0.4 % of the threshold.
         """
         known = self.thinned() if self.vectors.size > _MOST_KEPT else self
         with np.errstate(over="ignore"):
             short = known.vectors.astype(np.float16)
         change = np.linalg.norm(known.vectors - short.astype(np.float32), axis=1).max()
-        vectors = short if change < 0.01 * self.threshold else known.vectors
+        vectors = short if change < 0.4 * _SAME * self.threshold else known.vectors
         return replace(known, labels=np.zeros((len(known.ids), 0)), vectors=vectors)
 
     def thinned(self) -> "Applicability":
@@ -223,8 +223,8 @@ class Applicability:
     def alike(self, formulas: Sequence[str], vectors: np.ndarray) -> np.ndarray:
         """Which crystals look like one that trained, whatever their ids: bool[n].
 
-        That has the reduced formula, and a vector nearer than a hundredth of the threshold; f16 moves vectors by a
-        thousandth. Of a `thinned` set those that were kept alone are known.
+        That has the reduced formula, and a vector nearer than a hundredth of the threshold; f16 moves vectors by less than half of
+        that (`for_others`), and those of the networks given away by a tenth of it. Of a `thinned` set those that were kept alone are known.
 
         Args:
           formulas: Of the crystals.

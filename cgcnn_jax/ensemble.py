@@ -80,7 +80,9 @@ class Ensemble(TablePredictor):
     def predict_portion(self, portion: Portion) -> pd.DataFrame:
         """A row per structure of a portion, as `predict_entries`."""
         both = np.stack(self.predict_graphs(portion.store.graphs), axis=1)
-        return portion_table(portion, self.columns(), both, lambda one: [*self.scaler.cells(one[0]), *one[1].tolist()])
+        return portion_table(
+            portion, self.columns(), both, self.scaler, lambda one: [*self.scaler.cells(one[0]), *one[1].tolist()]
+        )
 
     def digest(self) -> str:
         """Changes when one of the networks does; see `Predictor.digest`."""

@@ -278,11 +278,13 @@ def cif_text(structure: "Structure") -> str:
     """
     from pymatgen.io.cif import CifWriter
 
-    plain = structure.copy()
-    used = set(_OF_ATOMS)
-    for name, values in structure.site_properties.items():
+    plain, used = structure.copy(), set(_OF_ATOMS)
+    properties = structure.site_properties
+    for name in properties:
         plain.remove_site_property(name)
-        plain.add_site_property(new_name(_cif_name(name), used), values)
+    # pymatgen has them in no order. Names that a CIF may have come first, so that they stay as they are.
+    for name in sorted(properties, key=lambda name: (name != _cif_name(name), name)):
+        plain.add_site_property(new_name(_cif_name(name), used), properties[name])
     return str(CifWriter(plain, write_site_properties=True))
 
 

@@ -1,8 +1,10 @@
 """JudgingPredictor: predictions, and why they may mean little."""
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -57,7 +59,7 @@ class JudgingPredictor(TablePredictor):
         values, vectors = self._seeing.embed_graphs(graphs)
         reasons = self.known.judge(graphs, portion.store.vacuum, vectors).reasons
         if self.predictor is self._seeing:
-            table = portion_table(portion, self.predictor.columns(), values, self._seeing.scaler.cells)
+            table = portion_table(portion, self.predictor.columns(), values, self._seeing.scaler)
         else:
             table = self.predictor.predict_portion(portion)
         outside = ["" if row is None else reasons[row] for row in portion.rows()]
@@ -65,22 +67,36 @@ class JudgingPredictor(TablePredictor):
         return table
 
 
-def alike(predictor: Predictor | Ensemble, workdirs: Sequence[str | Path], graphs: CrystalGraphs) -> np.ndarray:
-    """Which crystals look like one that trained the network, or one of several, whatever their ids: bool[n].
+class Looks(NamedTuple):
+    """Which crystals look like one that trained a network, whatever their ids.
 
-    None does where no folder says what was trained on.
+    Attributes:
+      alike: bool[n_graph].
+      of: What they were compared with: "all" training crystals, "some" (an exported network may not keep all, and of several
+        networks not all may say), or "none" (no folder has them).
+    """
+
+    alike: np.ndarray
+    of: Literal["all", "some", "none"]
+
+
+def looks(predictor: Predictor | Ensemble, workdirs: Sequence[str | Path], graphs: CrystalGraphs) -> Looks:
+    """Compares crystals with those that trained the network, or any of several; see `Applicability.alike`.
 
     Args:
       predictor: Restored from `workdirs`.
       workdirs: The folder of each network.
       graphs: Of the crystals, made by the predictor's featurizer.
     """
-    try:
-        known = first_known(predictor, workdirs)
-    except (FileNotFoundError, ValueError):
-        return np.zeros(len(graphs.n_node), bool)
-    seeing = JudgingPredictor(predictor, known)._seeing
-    return known.alike(store.formulas(graphs), seeing.embed_graphs(graphs)[1])
+    networks, formulas = networks_of(predictor), store.formulas(graphs)
+    alike, kept = np.zeros(len(formulas), bool), []
+    for network, workdir in zip(networks, workdirs, strict=True):
+        # What cannot be read hinders no one from training or judging.
+        with contextlib.suppress(OSError, ValueError):
+            known = first_known(network, [workdir])
+            alike |= known.alike(formulas, network.embed_graphs(graphs)[1])
+            kept.append(not known.is_thinned)
+    return Looks(alike, "none" if not kept else "all" if len(kept) == len(networks) and all(kept) else "some")
 
 
 def first_known(predictor: Predictor | Ensemble, workdirs: Sequence[str | Path]) -> Applicability:

@@ -376,7 +376,7 @@ class Predictor(TablePredictor):
     def predict_portion(self, portion: Portion) -> pd.DataFrame:
         """A row per structure of a portion, as `predict_entries`."""
         values = self.predict_graphs(portion.store.graphs)
-        return portion_table(portion, self.columns(), values, self.scaler.cells)
+        return portion_table(portion, self.columns(), values, self.scaler)
 
     def columns(self) -> list[str]:
         """Names of the columns that hold the predictions, in `predict_entries`."""
@@ -407,7 +407,11 @@ class Predictor(TablePredictor):
 
 
 def portion_table(
-    portion: Portion, columns: Sequence[str], values: np.ndarray, cells: Callable[[np.ndarray], Sequence[Any]]
+    portion: Portion,
+    columns: Sequence[str],
+    values: np.ndarray,
+    scaler: TargetScaler,
+    cells: Callable[[np.ndarray], Sequence[Any]] | None = None,
 ) -> pd.DataFrame:
     """A row per structure of a portion: id, formula, the columns, and why there is nothing in them.
 
@@ -415,9 +419,10 @@ def portion_table(
       portion: Its graphs.
       columns: Names of the columns between formula and reason.
       values: Of each graph, [n_graph, ...].
-      cells: Those of one graph -> its columns.
+      scaler: Of the network.
+      cells: Those of one graph -> its columns; the scaler's if not given.
     """
-    formulas, rows = portion.store.formulas(), []
+    formulas, rows, cells = portion.store.formulas(), [], cells or scaler.cells
     for place, (id, row) in enumerate(zip(portion.ids, portion.rows(), strict=True)):
         if row is None:
             rows.append([id, None, *[None] * len(columns), portion.reasons[place]])
@@ -426,7 +431,7 @@ def portion_table(
         else:
             rows.append([id, formulas[row], *[None] * len(columns), not_finite(id)])
     table = pd.DataFrame(rows, columns=["id", "formula", *columns, "reason"])
-    if "class" in columns:
+    if scaler.task == "classification":
         # Or the class of every crystal beside one without a prediction would be a float: 1.0 instead of 1.
         table["class"] = table["class"].astype("Int64")
     return table

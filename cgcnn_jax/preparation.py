@@ -1,7 +1,7 @@
 """What a run trains: crystals, their split, the scaling of their labels and the network, and what to know of them."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,13 +13,15 @@ from cgcnn_jax.data import duplicates
 from cgcnn_jax.data.dataset import Dataset
 from cgcnn_jax.data.duplicates import Twins
 from cgcnn_jax.data.splits import NAMES, Split
-from cgcnn_jax.judging import alike
+from cgcnn_jax.judging import looks
 from cgcnn_jax.nn.model import CGCNN, Variables, init_variables
 from cgcnn_jax.predict import Predictor, describe
 from cgcnn_jax.scaling import TargetScaler
 
 SEEN = "seen_by_init_from"
-"""Crystals of val and test that trained the network a run starts from; of test, those that chose its weights, too."""
+"""How many crystals of val and test trained the network that a run starts from, of test also how many chose its weights; and
+with which of its training crystals others were compared by their looks (`judging.Looks.of`). None of an imported network, which
+does not say what trained it."""
 
 
 @dataclass(frozen=True)
@@ -110,24 +112,33 @@ def _variables_of_init_from(
 
 def _seen(
     start: Predictor, config: ConfigDict, crystals: Dataset, split: Split, tell: Callable[[str], None]
-) -> dict[str, int]:
-    """Counts, and tells, the crystals of val and test that the network to start from has seen."""
-    trained, chosen = (set((start.about["split"] or {}).get(part, ())) for part in ("train", "val"))
-    seen = {}
+) -> dict[str, Any] | None:
+    """Counts, and tells, the crystals of val and test that the network to start from has seen; see SEEN."""
+    of_start = start.about["split"] or {}
+    trained, chosen = (set(of_start.get(part, ())) for part in ("train", "val"))
+    if not trained:
+        return None
+    places = {name: split[name] for name in ("test", "val")}
     # What chose the old weights may choose the new ones, but is no test of them.
-    for name, ids in (("test", trained | chosen), ("val", trained)):
-        is_seen = np.array([crystals.ids[place] in ids for place in split[name]], bool)
-        # Others are looked at only where the network sees graphs as this run makes them.
-        if start.featurizer == configs.build_featurizer(config, np.asarray(start.weights.constants["atom_table"])):
-            is_seen |= alike(start, [config.init_from], crystals.store.take(split[name]))
-        seen[name] = int(is_seen.sum())
+    ids = {"test": trained | chosen, "val": trained}
+    is_seen = {name: np.array([crystals.ids[at] in ids[name] for at in places[name]], bool) for name in places}
+    unknown = np.concatenate([places[name][~is_seen[name]] for name in places])
+    compared = "none"
+    # Only where the network sees the graphs of this run as its own; of the quotient it does not depend.
+    own = configs.build_featurizer(config, np.asarray(start.weights.constants["atom_table"]))
+    if replace(own, use_quotient=True, tolerance=0.0) == replace(start.featurizer, use_quotient=True, tolerance=0.0):
+        alike, compared = looks(start, [config.init_from], crystals.store.take(unknown))
+        for name in places:
+            is_seen[name] |= np.isin(places[name], unknown[alike])
+    seen = {name: int(some.sum()) for name, some in is_seen.items()}
     if any(seen.values()):
         counts = " and ".join(f"{n} of {len(split[name])} {name}" for name, n in seen.items() if n)
+        least, by = ("at least ", "ids") if compared == "none" else ("at least " * (compared == "some"), "ids or looks")
         tell(
-            f"{counts} crystals are some that the model of init_from was trained on or chosen by, by their ids or by their "
-            "looks: the error on them is of memory. Keep its split (config.split), or judge by crystals that it has not seen"
+            f"{least}{counts} crystals are some that the model of init_from was trained on or chosen by, by their {by}: the "
+            "error on them is of memory. Keep its split (config.split), or judge by crystals that it has not seen"
         )
-    return seen
+    return {**seen, "looks_compared_with": compared}
 
 
 def facts(config: ConfigDict, crystals: Dataset, split: Split, twins: Twins) -> Iterator[str]:

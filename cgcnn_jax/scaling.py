@@ -48,20 +48,22 @@ class TargetScaler:
         """From training labels f64[n_graph, n_target], NaN where unknown.
 
         Raises:
-          ValueError: If a target has no label in the training split, or labels too large to be scaled.
+          ValueError: If a target has no label in the training split, or labels that cannot be scaled.
         """
         unlabelled = np.flatnonzero(np.isnan(targets).all(axis=0))
         if len(unlabelled):
             raise ValueError(f"target {names[unlabelled[0]]!r} has no label in the training split")
         # Not std > 0: equal labels have a standard deviation of rounding, as 1e-17 for three times 0.1.
         is_constant = np.nanmax(targets, axis=0) == np.nanmin(targets, axis=0)
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             mean, std = np.nanmean(targets, axis=0), np.where(is_constant, 1.0, np.nanstd(targets, axis=0))
-        if len(too_large := np.flatnonzero(~np.isfinite(mean + std))):
-            of = targets[:, too_large[0]]
+            scaled = ((targets - mean) / std).astype(np.float32)
+        fits = np.isfinite(mean + std) & (std > 0) & ~np.isinf(scaled).any(axis=0)
+        if len(bad := np.flatnonzero(~fits)):
+            of = targets[:, bad[0]]
             raise ValueError(
-                f"target {names[too_large[0]]!r} has labels from {np.nanmin(of):g} to {np.nanmax(of):g}, whose mean and standard "
-                "deviation are no numbers; is one of them a mark for unknown values? Leave those empty"
+                f"target {names[bad[0]]!r} has labels from {np.nanmin(of):g} to {np.nanmax(of):g}, which cannot be scaled to mean 0 and "
+                "deviation 1 in floating point; is one a mark for unknown values? Leave those empty, or take another unit"
             )
         return cls("regression", names, units, tuple(mean.tolist()), tuple(std.tolist()))
 

@@ -137,8 +137,8 @@ def train_together(
         _check_before(before, about, runs)
         if before is not None:
             about[SEEN] = before.get(SEEN, [None] * len(runs))
-        for setup, seen in zip(setups, about[SEEN], strict=True):
-            if seen is not None:
+        for run, setup, seen in zip(runs, setups, about[SEEN], strict=True):
+            if run.config.init_from:
                 setup.about[SEEN] = seen
         lost = (before or {}).get("diverged") or [None] * len(runs)
         first = kept.latest_step() // max(settings.steps_per_epoch(len(setup.split["train"])) for setup in setups)

@@ -56,8 +56,10 @@ class Workdir:
         file = self.path / "config.json"
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"--workdir={self.path} is a file; name a folder")
-        crystals = config.get("data", {}).get("path")
-        if crystals and Path(crystals).expanduser().resolve() == self.path.resolve():
+        crystals = config.get("data", {}).get("path", "").split(",")
+        if not self.has_checkpoints and self.path.resolve() in [
+            Path(one).expanduser().resolve() for one in crystals if one
+        ]:
             raise ValueError(
                 f"--workdir={self.path} is the folder of the crystals (config.data.path), which a run would fill with files "
                 "of its own; name another"

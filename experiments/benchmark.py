@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 # Fields that the protocol sets for each fold of each task.
 _OF_PROTOCOL = (
-    *(f"data.{name}" for name in ("source", "path", "task", "fold", "target", "unit", "log10")),
-    *("model.task", "model.num_classes", "split.kind"),
+    *(f"data.{name}" for name in ("source", "path", "task", "fold", "target", "unit", "columns", "log10")),
+    *(f"split.{name}" for name in ("kind", "ratios", "sizes", "files", "num_folds", "by_composition", "by_structure")),
+    *("model.task", "model.num_classes"),
 )
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -67,7 +68,7 @@ def main() -> None:
     if SUITE.value is None:
         raise ValueError("--suite says what to run (or --table, for a table alone)")
     for field in _OF_PROTOCOL:
-        if cli.is_given(f"config.{field}"):
+        if cli.is_given(f"config.{field}", f"noconfig.{field}"):
             raise ValueError(
                 f"--config.{field} is the protocol's: --suite, --tasks and --data say what is judged and how"
             )

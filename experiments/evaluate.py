@@ -4,7 +4,7 @@ python -m experiments.evaluate --workdir=DIR [--workdir=...] [--split=test]
 python -m experiments.evaluate --workdir=DIR --split=all --config.data.source=jsonl --config.data.path=PATH [...]
 
 test, val and train are the crystals of the run's split, by id, wherever the data now lie; all is every crystal of the
-data, those that the run was trained on included and counted, also under other ids where the folder has applicability.npz. Several --workdir, of runs that differ in their seeds, are
+data, those that the run was trained on included and counted (under other ids too, as far as applicability.npz holds them). Several --workdir, of runs that differ in their seeds, are
 judged together: the mean of what they predict, of the properties that all of them learned. The results lie in
 DIR/evaluation_SPLIT, or beside the several; --output=NAME calls the folder evaluation_NAME, and --output=./FOLDER puts
 it where you say.
@@ -81,7 +81,7 @@ def main() -> None:
     judged = configs.to_dict(config)["data"]
     # What an earlier call wrote would be taken for this one's, were it stopped here; in a folder without, all is of others.
     if (folder.path / "summary.json").exists():
-        if others := _others(folder.summary(), judged):
+        if others := _others(folder.summary(), judged, predictor.digest()):
             print(
                 f"{folder.path} had results of {others}, which these replace; --output names another", file=sys.stderr
             )
@@ -95,6 +95,7 @@ def main() -> None:
         "intervals_95": {SPLIT.value: bounds},
         "crystals": {"judged": len(index), "left_out": len(crystals.rejected), **seen},
         "networks": WORKDIR.value,
+        "weights": predictor.digest(),
         "data": judged,
         **environment(),
     }
@@ -126,10 +127,10 @@ def _folder() -> "Workdir":
     return folder
 
 
-def _others(before: dict[str, Any], data: dict[str, Any]) -> str:
+def _others(before: dict[str, Any], data: dict[str, Any], weights: str) -> str:
     """Of what else than this call an earlier one's results are, empty if of the same."""
     differs = {
-        "networks": before.get("networks", WORKDIR.value) != WORKDIR.value,
+        "networks": before.get("weights", weights) != weights,
         "crystals": list(before.get("metrics", {})) != [SPLIT.value],
         "data": before.get("data") != data,
     }
@@ -157,22 +158,28 @@ def _split(networks: "Sequence[Predictor]", name: str) -> list[str]:
     return splits[0]
 
 
-def _seen(predictor: "Predictor | Ensemble", crystals: "Dataset") -> dict[str, int]:
+def _seen(predictor: "Predictor | Ensemble", crystals: "Dataset") -> dict[str, Any]:
     """How many of the crystals trained or chose the networks, by their ids, and how many more look so; both are told."""
     import numpy as np
 
     from cgcnn_jax.ensemble import networks_of
-    from cgcnn_jax.judging import alike
+    from cgcnn_jax.judging import looks
 
     used = {id for one in networks_of(predictor) for part in ("train", "val") for id in one.about["split"][part]}
     is_used = np.array([id in used for id in crystals.ids], bool)
-    seen = int(is_used.sum())
-    look = int((alike(predictor, WORKDIR.value, crystals.graphs) & ~is_used).sum())
-    if seen:
+    alike, compared = looks(predictor, WORKDIR.value, crystals.store.take(np.flatnonzero(~is_used)))
+    if seen := int(is_used.sum()):
         print(f"{seen} of the {len(crystals)} crystals have ids that the run was trained on or chosen by")
-    if look:
-        print(f"{look} of the {len(crystals)} crystals look like some that the run was trained on, under other ids")
-    return {"of_the_run": seen, "like_those_of_the_run": look}
+    if more := int(alike.sum()):
+        least = "at least " * (compared == "some")
+        print(
+            f"{least}{more} of the {len(crystals)} crystals look like some that the run was trained on, under other ids"
+        )
+    if compared == "none":
+        print(
+            "whether crystals were trained on under other ids is not known: no folder has the training crystals' looks"
+        )
+    return {"of_the_run": seen, "like_those_of_the_run": more, "looks_compared_with": compared}
 
 
 def _members(crystals: "Dataset", wanted: list[str], split: str) -> Any:

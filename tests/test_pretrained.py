@@ -12,7 +12,7 @@ from cgcnn_jax import config as configs
 from cgcnn_jax.benchmark.tasks import SUITES, find_data
 from cgcnn_jax.data.crystal import Crystal
 from cgcnn_jax.interpret import Explanation
-from cgcnn_jax.judging import JudgingPredictor, alike
+from cgcnn_jax.judging import JudgingPredictor, looks
 from cgcnn_jax.run import load_dataset
 
 FOLDER = Path(__file__).parents[1] / "pretrained"
@@ -65,7 +65,8 @@ def test_training_crystals_are_known_by_their_looks(shared_data: Path) -> None:
     crystals = load_dataset(config, np.asarray(predictor.weights.constants["atom_table"]), entries)
     trained = np.isin(crystals.ids, predictor.about["split"]["train"])
     assert len(trained) > 1400 and 0.7 < trained.mean() < 0.9
-    found = alike(predictor, [folder], crystals.graphs)
+    found, compared = looks(predictor, [folder], crystals.graphs)
+    assert compared == "all"
     assert found[trained].all()
     # Another polytype of silicon carbide trained, which is the same to the network but for a thousandth of what is far.
     assert [crystals.ids[place] for place in np.flatnonzero(found & ~trained)] == ["mb-log-kvrh-07191"]

@@ -1,6 +1,7 @@
 """Targets are scaled by the training split and come back in their units."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -56,12 +57,12 @@ def test_a_target_without_labels_is_refused(targets):
         TargetScaler.fit(targets, NAMES, UNITS)
 
 
-def test_labels_too_large_to_scale_are_refused():
-    # Their squares overflow, and every scaled label would be 0, every prediction NaN.
-    targets = np.array([[1.0, 1.0], [2.0, 1e300]])
-    with pytest.raises(
-        ValueError, match=rf"{NAMES[1]!r} has labels from 1 to 1e\+300, whose .* no numbers; is one of them"
-    ):
+@pytest.mark.parametrize("labels", [[1.0, 1e300], [1e-170, 3e-170], [1e300] * 20], ids=["large", "small", "equal"])
+def test_labels_that_cannot_be_scaled_are_refused(labels):
+    # Squares overflow or vanish, and a mean of equals rounds: scaled labels would all be 0, or infinite.
+    targets = np.array([[float(number), label] for number, label in enumerate(labels)])
+    span = re.escape(f"{min(labels):g} to {max(labels):g}")
+    with pytest.raises(ValueError, match=rf"{NAMES[1]!r} has labels from {span}, which cannot be scaled"):
         TargetScaler.fit(targets, NAMES, UNITS)
 
 

@@ -143,7 +143,10 @@ def _source(run: FinishedRun) -> str:
 def _seen(run: FinishedRun) -> str:
     if not run.config.get("init_from"):
         return "none"
-    return ", ".join(f"{name} {number:,}" for name, number in run.summary.get(SEEN, {}).items()) or "not recorded"
+    if (seen := run.summary.get(SEEN)) is None:
+        return "not recorded"
+    least = "" if seen["looks_compared_with"] == "all" else "at least "
+    return least + ", ".join(f"{name} {seen[name]:,}" for name in NAMES[1:])
 
 
 def _split(run: FinishedRun) -> str:

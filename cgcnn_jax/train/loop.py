@@ -32,15 +32,15 @@ class Diverged(RuntimeError):
 
     Attributes:
       step: That step; None if the steps were finite and the validation error was not.
-      epoch: Its epoch.
+      epoch: Its epoch, the first being 0; people are told it counted from 1.
     """
 
-    def __init__(self, step: int | None, epoch: int | None = None) -> None:
+    def __init__(self, step: int | None, epoch: int = 0) -> None:
         self.step, self.epoch = step, epoch
         super().__init__(
             "the validation error was never finite; lower optimizer.learning_rate, in a new --workdir"
             if step is None
-            else f"loss or gradient is not finite at step {step} (epoch {epoch}); in a new --workdir, lower "
+            else f"loss or gradient is not finite at step {step} (epoch {epoch + 1}); in a new --workdir, lower "
             "optimizer.learning_rate or set optimizer.clip_norm. The last checkpoint before is kept"
         )
 

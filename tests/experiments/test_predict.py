@@ -126,7 +126,13 @@ def test_evaluate_repeats_the_test_error_and_judges_other_data(
     assert "all (60 crystals)" in done.stdout
     assert "48 of the 60 crystals have ids that the run was trained on or chosen by" in done.stdout
     summary = json.loads((trained / "evaluation_all" / "summary.json").read_text())
-    assert summary["crystals"] == {"judged": 60, "left_out": 0, "of_the_run": 48, "like_those_of_the_run": 0}
+    assert summary["crystals"] == {
+        "judged": 60,
+        "left_out": 0,
+        "of_the_run": 48,
+        "like_those_of_the_run": 0,
+        "looks_compared_with": "all",
+    }
     # Others' names hide none of those that trained.
     shutil.copytree(cif_folder, tmp_path / "renamed")
     for file in (tmp_path / "renamed").glob("*.cif"):

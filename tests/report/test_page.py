@@ -241,5 +241,5 @@ def test_the_setup_names_the_hidden_layers_on_both_sides_of_the_pool(tmp_path: P
     one = read(write_run(tmp_path / "mean", *regression())).text
     other = read(write_run(tmp_path / "site", *regression(), changes=sites)).text
     assert "mean pooling, 1 × 32 after it" in one and "site pooling, 2 × 48 before it;" in other
-    # The curve and metrics.jsonl count from 0.
+    # As the curve, from 1.
     assert "5 of 200; weights of epoch 5 kept" in one

@@ -201,6 +201,14 @@ def test_a_population_goes_on_without_the_model_it_began_from(tmp_path):
     assert len([line for line in told if "the model of init_from was trained on" in line]) == 1
     (tmp_path / "old").rename(tmp_path / "moved")
     assert run_sweep(own, trials, tmp_path / "new", data=load)
+    # What was counted at the start stands in the summaries all the same.
+    old = json.loads((tmp_path / "moved" / "split.json").read_text())
+    for number in range(2):
+        place = tmp_path / "new" / "trials" / f"{number:04d}"
+        new, summary = (json.loads((place / name).read_text()) for name in ("split.json", "summary.json"))
+        seen = {"test": len({*old["train"], *old["val"]}.intersection(new["test"]))}
+        seen["val"] = len(set(old["train"]).intersection(new["val"]))
+        assert seen["test"] and summary["seen_by_init_from"] == {**seen, "looks_compared_with": "none"}
 
 
 def test_trials_may_choose_what_is_learned(tmp_path):

@@ -254,7 +254,7 @@ def test_divergence_names_the_step_and_leaves_the_last_good_checkpoint(make_prob
     with_inf[victim] = np.inf
     good = problem.changed(settings={"epochs": 1}).run(tmp_path)
     assert int(good.state.step) == 5
-    with pytest.raises(Diverged, match=r"at step 8 \(epoch 1\)"):  # 5 steps of epoch 0, then 0, 1, 2, 3
+    with pytest.raises(Diverged, match=r"at step 8 \(epoch 2\)"):  # 5 steps of the first, then 0, 1, 2, 3
         problem.changed(targets=with_inf, settings={"save_seconds": 0.0}).run(tmp_path)
     with Checkpoints(tmp_path) as checkpoints:
         step = checkpoints.latest_step()

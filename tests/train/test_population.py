@@ -134,7 +134,7 @@ def test_a_diverging_member_is_left_behind(trained):
     _, ends, records = trained
     assert isinstance(ends[2], Diverged)
     assert (ends[2].step, ends[2].epoch) == (2, 0)
-    assert "not finite at step 2 (epoch 0)" in str(ends[2])
+    assert "not finite at step 2 (epoch 1)" in str(ends[2])
     assert records[2] == []
 
 

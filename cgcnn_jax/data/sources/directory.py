@@ -56,6 +56,7 @@ def read_directory(
     n_row = len(rows)
     names = _column_names(table, rows, targets)
     unused = {one.stem: one for one in path.iterdir() if one.suffix in _ENDINGS and not one.name.startswith(".")}
+    taken: dict[Path, str] = {}
     # Counted with the header, which is no longer among them, and without empty lines.
     for number, row in enumerate(rows, start=1 + n_row - len(rows)):
         if not row[0]:
@@ -68,6 +69,9 @@ def read_directory(
             )
             hint = rule if row[0].endswith(_ENDINGS) or "/" in row[0] else ""
             yield Rejected(row[0], f"{row[0]}: stands in {TABLE} but there is no {row[0]}.cif in {path}{hint}")
+            continue
+        if taken.setdefault(file, row[0]) != row[0]:
+            yield Rejected(row[0], f"{row[0]}: its file {file.name} is that of the row {taken[file]!r}")
             continue
         unused.pop(file.stem, None)
         cells = dict(zip(names, row[1:], strict=True))
@@ -99,7 +103,7 @@ def _file_of(folder: Path, id: str) -> Path | None:
 def not_csv(table: Path, error: Exception) -> str:
     """What is wrong with a file that is no CSV table in UTF-8, and what to do."""
     with table.open("rb") as file:
-        is_zip = file.read(2) == b"PK"
+        is_zip = file.read(4) == b"PK\x03\x04"
     kind = "a workbook of a spreadsheet" if is_zip else f"not a CSV table in UTF-8 ({error})"
     return f"{kind}; save it as CSV, with the encoding UTF-8"
 

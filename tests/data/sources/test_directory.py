@@ -149,6 +149,8 @@ def test_accents_match_however_they_are_written(tmp_path, of_row, of_file):
     assert row != file
     (found,) = read_directory(make(tmp_path, f"{row},1\n", files=(file,)), ["gap"])
     assert found == CrystalFile(row, tmp_path / f"{file}.cif", {"gap": 1})
+    _, twice = read_directory(make(tmp_path, f"{row},1\n{file},2\n", files=(file,)), ["gap"])
+    assert isinstance(twice, Rejected) and twice.reason == f"{file}: its file {file}.cif is that of the row {row!r}"
 
 
 @pytest.mark.parametrize(
