@@ -1,5 +1,6 @@
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -160,7 +161,10 @@ def test_a_bar_is_drawn_on_a_terminal_and_leaves_a_log_file_clean(capfd: pytest.
         patch.setattr(sys, "stderr", screen)
         assert list(cli.bar([1, 2, 3], desc="counting", mininterval=0)) == [1, 2, 3]
         screen.flush()
-        shown = os.read(controller, 10_000).decode()
+        # A read may bring a part of what was written.
+        shown = ""
+        while "100%" not in shown and select.select([controller], [], [], 5)[0]:
+            shown += os.read(controller, 10_000).decode()
     os.close(controller)
     assert "\rcounting: 100%" in shown
     assert list(cli.bar([1, 2, 3], desc="counting", mininterval=0)) == [1, 2, 3]

@@ -133,7 +133,7 @@ def test_neither_a_model_is_overwritten_nor_an_unfinished_run_given_away(
     done = run("export", f"--workdir={trained}", f"--output={exported}", status=1)
     assert "is there already; name a new folder" in done.stderr
     absent = run("export", f"--workdir={tmp_path}", f"--output={tmp_path / 'x'}", status=1)
-    assert "must be the folder of a training run" in absent.stderr
+    assert "a trained network is the folder of a training run" in absent.stderr
     # An exported network has no errors of its own to put on another card.
     done = run("export", f"--workdir={exported}", f"--output={tmp_path / 'y'}", status=1)
     assert "is no run that was trained to its end" in done.stderr
