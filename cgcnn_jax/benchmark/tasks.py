@@ -86,11 +86,9 @@ def find_data(task: Task, data: Path | None) -> str:
         assert crystals is not None
         # The leaderboard's values and splits are a set of their own, which has the task's name.
         for name in (crystals, task.name):
-            if lacking := sets.missing(name, sets.data_folder()):
-                raise FileNotFoundError(
-                    f"{name} is not there ({lacking[0]}); fetch it with\n  python -m experiments.fetch {name}\n"
-                    f"or name with --data=FOLDER one that has {folder_name(task)}/ in it (docs/data.md)"
-                )
+            sets.locate(
+                name, otherwise=f"name with --data=FOLDER one that has {folder_name(task)}/ in it (docs/data.md)"
+            )
         return ""
     path = data / folder_name(task)
     if not path.exists():

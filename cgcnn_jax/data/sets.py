@@ -71,11 +71,13 @@ def missing(name: str, folder: Path) -> list[Path]:
     return [path for file in SETS[name].files if not (path := folder / name / file.name).is_file()]
 
 
-def locate(name: str, folder: Path | None = None) -> Path:
+def locate(
+    name: str, folder: Path | None = None, *, otherwise: str = "name a file with --config.data.path=PATH"
+) -> Path:
     """The `place` of a fetched set.
 
     Raises:
-      FileNotFoundError: If it is not there, with the command that fetches it.
+      FileNotFoundError: If it is not there, with the command that fetches it, and what to do `otherwise`.
       ValueError: If there is no such set.
     """
     if name not in SETS:
@@ -85,8 +87,7 @@ def locate(name: str, folder: Path | None = None) -> Path:
     folder = folder or data_folder()
     if lacking := missing(name, folder):
         raise FileNotFoundError(
-            f"{name} is not there ({lacking[0]}); fetch it with\n  python -m experiments.fetch {name}\n"
-            "or name a file with --config.data.path=PATH"
+            f"{name} is not there ({lacking[0]}); fetch it with\n  python -m experiments.fetch {name}\nor {otherwise}"
         )
     return place(name, folder)
 
