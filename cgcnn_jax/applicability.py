@@ -223,8 +223,9 @@ class Applicability:
     def alike(self, formulas: Sequence[str], vectors: np.ndarray) -> np.ndarray:
         """Which crystals look like one that trained, whatever their ids: bool[n].
 
-        That has the reduced formula, and a vector nearer than a hundredth of the threshold; f16 moves vectors by less than half of
-        that (`for_others`), and those of the networks given away by a tenth of it. Of a `thinned` set those that were kept alone are known.
+        That has the reduced formula, and a vector nearer than a hundredth of the threshold; f16 moves vectors by less
+        than half of that (`for_others`), and those of the networks given away by a tenth of it. Of a `thinned` set
+        those that were kept alone are known.
 
         Args:
           formulas: Of the crystals.

@@ -142,12 +142,13 @@ def learning_curves(scaler: TargetScaler, records: Sequence[Mapping[str, Any]], 
     """Name -> figure of the error against the epoch, counted from 1 as in the progress that people see."""
     from cgcnn_jax.report import figures
 
+    records, best_epoch = [{**record, "epoch": record["epoch"] + 1} for record in records], best_epoch + 1
+
     def drawn(metric: str, unit: str) -> "Figure":
         # The best epoch is that of all targets together, and one of them may have no label in val.
         known = {record["epoch"] for record in records if record.get(f"val_{metric}") is not None}
         best = best_epoch if best_epoch in known else None
-        counted = [{**record, "epoch": record["epoch"] + 1} for record in records]
-        return figures.learning_curve(counted, metric=metric, unit=unit, best_epoch=None if best is None else best + 1)
+        return figures.learning_curve(records, metric=metric, unit=unit, best_epoch=best)
 
     if scaler.task == "classification":
         return {"learning_curve": drawn("roc_auc" if _has(records, "val_roc_auc") else "accuracy", "")}

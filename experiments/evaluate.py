@@ -4,10 +4,10 @@ python -m experiments.evaluate --workdir=DIR [--workdir=...] [--split=test]
 python -m experiments.evaluate --workdir=DIR --split=all --config.data.source=jsonl --config.data.path=PATH [...]
 
 test, val and train are the crystals of the run's split, by id, wherever the data now lie; all is every crystal of the
-data, those that the run was trained on included and counted (under other ids too, as far as applicability.npz holds them). Several --workdir, of runs that differ in their seeds, are
-judged together: the mean of what they predict, of the properties that all of them learned. The results lie in
-DIR/evaluation_SPLIT, or beside the several; --output=NAME calls the folder evaluation_NAME, and --output=./FOLDER puts
-it where you say.
+data, those that the run was trained on included and counted (under other ids too, as far as applicability.npz holds
+them). Several --workdir, of runs that differ in their seeds, are judged together: the mean of what they predict, of the
+properties that all of them learned. The results lie in DIR/evaluation_SPLIT, or beside the several; --output=NAME calls
+the folder evaluation_NAME, and --output=./FOLDER puts it where you say.
 """
 
 import os
@@ -58,7 +58,7 @@ def main() -> None:
     wanted = _split(networks, SPLIT.value) if SPLIT.value != "all" else []
     folder = _folder()
     crystals = data.load(config, np.asarray(first.weights.constants["atom_table"]))
-    seen: dict[str, int] = {}
+    seen: dict[str, Any] = {}
     if SPLIT.value == "all":
         index = np.arange(len(crystals))
         seen = _seen(predictor, crystals)
@@ -78,10 +78,10 @@ def main() -> None:
 
     measured = evaluation.measure(scaler, targets, values)
     bounds = evaluation.measure_intervals(scaler, targets, values)
-    judged = configs.to_dict(config)["data"]
+    judged, weights = configs.to_dict(config)["data"], predictor.digest()
     # What an earlier call wrote would be taken for this one's, were it stopped here; in a folder without, all is of others.
     if (folder.path / "summary.json").exists():
-        if others := _others(folder.summary(), judged, predictor.digest()):
+        if others := _others(folder.summary(), judged, weights):
             print(
                 f"{folder.path} had results of {others}, which these replace; --output names another", file=sys.stderr
             )
@@ -95,7 +95,7 @@ def main() -> None:
         "intervals_95": {SPLIT.value: bounds},
         "crystals": {"judged": len(index), "left_out": len(crystals.rejected), **seen},
         "networks": WORKDIR.value,
-        "weights": predictor.digest(),
+        "weights": weights,
         "data": judged,
         **environment(),
     }
